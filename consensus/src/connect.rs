@@ -1,0 +1,271 @@
+//! The rules that need the chain: a pure function of a resolved block.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bitcoin::{Amount, OutPoint, ScriptBuf, TxIn};
+use causeway_chainspec::{Height, PegScript};
+use rayon::prelude::*;
+
+use crate::block::{Block, Tx};
+use crate::coin::{Coin, is_unspendable};
+use crate::commitment::LtHash;
+use crate::error::{ConnectError, InvalidBlock, InvalidTransaction};
+use crate::locks::{RelativeLock, is_final, relative_lock, time_base};
+use crate::resolve::{ResolvedBlock, SpentCoin};
+use crate::script;
+use crate::sigops::{self, MAX_SIGOPS_COST, WITNESS_SCALE_FACTOR};
+use crate::tip::Tip;
+use crate::workers::Workers;
+
+/// Blocks after which a coinbase's outputs can be spent (Bitcoin's `COINBASE_MATURITY`).
+pub const COINBASE_MATURITY: u32 = 100;
+
+/// A block that breaks no rule, and what it does to the state.
+#[derive(Debug, Clone)]
+pub struct ConnectedBlock {
+    block: Block,
+    parent: Arc<Tip>,
+    tip: Arc<Tip>,
+    delta: StateDelta,
+    fees: Amount,
+}
+
+impl ConnectedBlock {
+    /// The block.
+    pub fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// The head of the chain before this block.
+    pub fn parent(&self) -> &Tip {
+        &self.parent
+    }
+
+    /// The head of the chain once this block is committed.
+    pub fn tip(&self) -> &Arc<Tip> {
+        &self.tip
+    }
+
+    /// What it spends and creates.
+    pub fn delta(&self) -> &StateDelta {
+        &self.delta
+    }
+
+    /// The fees of its transactions, which its coinbase claims.
+    pub fn fees(&self) -> Amount {
+        self.fees
+    }
+}
+
+/// What a block does to the coins. Coins that it creates and spends itself appear in neither list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StateDelta {
+    /// The coins that leave the state, in block order.
+    pub spent: Vec<(OutPoint, Coin)>,
+    /// The coins that enter it, in block order.
+    pub created: Vec<(OutPoint, Coin)>,
+}
+
+impl StateDelta {
+    /// Returns each coin that changes: the coin that enters, or None for one that leaves.
+    pub fn changes(&self) -> impl Iterator<Item = (&OutPoint, Option<&Coin>)> {
+        let created = self.created.iter().map(|(outpoint, coin)| (outpoint, Some(coin)));
+        created.chain(self.spent.iter().map(|(outpoint, _)| (outpoint, None)))
+    }
+}
+
+/// Returns the block as a connected one, if it breaks no rule. Reads nothing and writes nothing.
+///
+/// Scripts are verified and the state commitment is brought forward on the threads of `workers`.
+///
+/// # Errors
+/// [`InvalidBlock`], the first rule broken in the order of the code; of several failing inputs always the first of the
+/// block. A fault only if Bitcoin Core's library fails where it cannot.
+pub fn connect_block(resolved: ResolvedBlock, workers: &Workers) -> Result<ConnectedBlock, ConnectError> {
+    connect(resolved, workers, script::verify_block)
+}
+
+/// Connects a block that is final and stored: its scripts were verified before it was.
+///
+/// # Errors
+/// [`InvalidBlock`] as [`connect_block`], but for scripts.
+#[cfg(feature = "store")]
+pub(crate) fn reconnect_block(resolved: ResolvedBlock, workers: &Workers) -> Result<ConnectedBlock, ConnectError> {
+    connect(resolved, workers, |_| Ok(()))
+}
+
+fn connect(
+    resolved: ResolvedBlock,
+    workers: &Workers,
+    verify_scripts: impl FnOnce(&ResolvedBlock) -> Result<(), ConnectError> + Send,
+) -> Result<ConnectedBlock, ConnectError> {
+    check_context(&resolved)?;
+    let fees = check_transactions(&resolved)?;
+    check_coinbase_value(&resolved, fees)?;
+    let created = created_coins(&resolved);
+    let (verdict, coins) =
+        workers.run(|| rayon::join(|| verify_scripts(&resolved), || hash_after(&resolved, &created)));
+    verdict?;
+
+    let height = resolved.height();
+    let (checked, parent, spent) = resolved.into_parts();
+    let block = checked.into_block();
+    let spent = inputs(&block).zip(spent).filter(|(_, spent)| !spent.within_block);
+    let delta =
+        StateDelta { spent: spent.map(|(input, spent)| (input.previous_output, spent.coin)).collect(), created };
+    let tip = Arc::new(parent.child(height, block.header(), coins));
+    Ok(ConnectedBlock { block, parent, tip, delta, fees })
+}
+
+/// The rules about the header and the coinbase that need the parent.
+fn check_context(resolved: &ResolvedBlock) -> Result<(), InvalidBlock> {
+    let (block, parent, height) = (resolved.checked().block(), resolved.parent(), resolved.height());
+    let time = block.header().time;
+    let median = parent.median_time_past();
+    if time <= median {
+        return Err(InvalidBlock::TimeNotAfterMedian { time, median });
+    }
+    if time < parent.time() {
+        return Err(InvalidBlock::TimeBeforeParent { time, parent: parent.time() });
+    }
+    let coinbase = &block.transactions()[0].transaction().input[0];
+    if !coinbase.script_sig.as_bytes().starts_with(height_push(height).as_bytes()) {
+        return Err(InvalidBlock::CoinbaseHeight { height });
+    }
+    let (committed, actual) = (resolved.checked().state_commitment(), parent.state_commitment());
+    if committed != actual {
+        return Err(InvalidBlock::StateCommitmentMismatch { committed, actual });
+    }
+    Ok(())
+}
+
+/// Returns what the scriptSig of the coinbase at `height` begins with (BIP-0034; Bitcoin Core: `CScript() << nHeight`).
+pub fn height_push(height: Height) -> ScriptBuf {
+    bitcoin::script::Builder::new().push_int(i64::from(height.to_u32())).into_script()
+}
+
+/// The rules about values, locks, maturity and sigops. Returns the block's fees.
+fn check_transactions(resolved: &ResolvedBlock) -> Result<Amount, InvalidBlock> {
+    let checked = resolved.checked();
+    let median = resolved.parent().median_time_past();
+    let mut spent = resolved.spent();
+    let mut fees = Amount::ZERO;
+    let mut sigops_cost = 0usize;
+    for (index, (tx, legacy)) in checked.block().transactions().iter().zip(checked.legacy_sigops()).enumerate() {
+        let invalid = |rule| InvalidBlock::Transaction { index, txid: tx.txid(), rule };
+        if !is_final(tx.transaction(), resolved.height(), median) {
+            return Err(invalid(InvalidTransaction::LockTime));
+        }
+        sigops_cost += legacy * WITNESS_SCALE_FACTOR;
+        if index > 0 {
+            let (coins, rest) = spent.split_at(tx.transaction().input.len());
+            spent = rest;
+            let fee = check_spends(tx, coins, resolved, median).map_err(invalid)?;
+            fees += fee;
+            if fees > Amount::MAX_MONEY {
+                return Err(InvalidBlock::FeesOutOfRange);
+            }
+            let pairs = tx.transaction().input.iter().zip(coins);
+            sigops_cost += pairs.map(|(input, spent)| sigops::input_cost(input, &spent.coin)).sum::<usize>();
+        }
+        if sigops_cost > MAX_SIGOPS_COST {
+            return Err(InvalidBlock::TooManySigops { max: MAX_SIGOPS_COST });
+        }
+    }
+    Ok(fees)
+}
+
+/// The rules about what one transaction spends. Returns its fee.
+fn check_spends(
+    tx: &Tx,
+    coins: &[SpentCoin],
+    resolved: &ResolvedBlock,
+    median: u32,
+) -> Result<Amount, InvalidTransaction> {
+    let transaction = tx.transaction();
+    let mut inputs = Amount::ZERO;
+    for (input, SpentCoin { coin, .. }) in transaction.input.iter().zip(coins) {
+        check_coin(input, coin, resolved.height())?;
+        inputs += coin.output.value;
+        if inputs > Amount::MAX_MONEY {
+            return Err(InvalidTransaction::InputSumOutOfRange);
+        }
+    }
+    let outputs = transaction.output.iter().map(|output| output.value).sum();
+    let fee = inputs.checked_sub(outputs).ok_or(InvalidTransaction::OutputsExceedInputs { inputs, outputs })?;
+
+    for (input, SpentCoin { coin, .. }) in transaction.input.iter().zip(coins) {
+        // BIP-0068: locked until so many blocks, or so much median time, after the coin's own.
+        let locked = match relative_lock(transaction, input) {
+            RelativeLock::None => false,
+            RelativeLock::Blocks(blocks) => {
+                u64::from(coin.height.to_u32()) + u64::from(blocks) > u64::from(resolved.height().to_u32())
+            }
+            RelativeLock::Seconds(seconds) => {
+                u64::from(resolved.median_time(time_base(coin.height))) + seconds > u64::from(median)
+            }
+        };
+        if locked {
+            return Err(InvalidTransaction::SequenceLock);
+        }
+    }
+    Ok(fee)
+}
+
+fn check_coin(input: &TxIn, coin: &Coin, height: Height) -> Result<(), InvalidTransaction> {
+    let outpoint = input.previous_output;
+    let age = height.to_u32() - coin.height.to_u32();
+    if coin.coinbase && age < COINBASE_MATURITY {
+        let needs = COINBASE_MATURITY;
+        return Err(InvalidTransaction::ImmatureCoinbase { outpoint, created: coin.height, needs });
+    }
+    if PegScript::of(&coin.output.script_pubkey).is_some() {
+        return Err(InvalidTransaction::SpendsPegCoin { outpoint });
+    }
+    Ok(())
+}
+
+fn check_coinbase_value(resolved: &ResolvedBlock, fees: Amount) -> Result<(), InvalidBlock> {
+    let coinbase = resolved.checked().block().transactions()[0].transaction();
+    let claimed = coinbase.output.iter().map(|output| output.value).sum();
+    if claimed != fees {
+        return Err(InvalidBlock::CoinbaseValue { claimed, fees });
+    }
+    Ok(())
+}
+
+/// The inputs of a block that spend coins: all but the coinbase's, in block order.
+fn inputs(block: &Block) -> impl Iterator<Item = &TxIn> {
+    block.transactions().iter().skip(1).flat_map(|tx| &tx.transaction().input)
+}
+
+/// Returns the coins that the block creates and does not spend itself, in block order.
+fn created_coins(resolved: &ResolvedBlock) -> Vec<(OutPoint, Coin)> {
+    let block = resolved.checked().block();
+    let within = inputs(block).zip(resolved.spent()).filter(|(_, spent)| spent.within_block);
+    let spent_within: HashSet<OutPoint> = within.map(|(input, _)| input.previous_output).collect();
+    let mut created = Vec::new();
+    for (index, tx) in block.transactions().iter().enumerate() {
+        for (vout, output) in (0u32..).zip(&tx.transaction().output) {
+            let outpoint = OutPoint { txid: tx.txid(), vout };
+            if !is_unspendable(&output.script_pubkey) && !spent_within.contains(&outpoint) {
+                let coin = Coin { output: output.clone(), height: resolved.height(), coinbase: index == 0 };
+                created.push((outpoint, coin));
+            }
+        }
+    }
+    created
+}
+
+/// Returns the hash of the coins after the block, computed on rayon's current threads.
+fn hash_after(resolved: &ResolvedBlock, created: &[(OutPoint, Coin)]) -> LtHash {
+    let spent: Vec<(&OutPoint, &Coin)> = inputs(resolved.checked().block())
+        .zip(resolved.spent())
+        .filter(|(_, spent)| !spent.within_block)
+        .map(|(input, spent)| (&input.previous_output, &spent.coin))
+        .collect();
+    let created = created.par_iter().map(|(outpoint, coin)| (outpoint, coin));
+    let (added, removed) = rayon::join(|| LtHash::of(created), || LtHash::of(spent.into_par_iter()));
+    resolved.parent().coins().clone().plus(&added).minus(&removed)
+}

@@ -1,0 +1,146 @@
+//! Whether each input may spend its coin.
+//!
+//! Three forms go straight to libsecp256k1: Taproot's key path, P2WPKH, and P2PKH with its two pushes. Their signatures
+//! are extracted as jobs of (signature, message, key), with no curve point touched, and verified in chunks. Every other
+//! input goes to Bitcoin Core's interpreter. Both give Core's verdict under the consensus flags (P2SH, DERSIG,
+//! NULLDUMMY, CHECKLOCKTIMEVERIFY, CHECKSEQUENCEVERIFY, WITNESS, TAPROOT), which are all active from block 0.
+
+mod classify;
+mod job;
+mod kernel;
+pub mod sighash;
+
+use std::sync::OnceLock;
+
+use bitcoin::{Transaction, TxOut};
+use rayon::prelude::*;
+
+use crate::error::{ConnectError, InvalidBlock, InvalidTransaction, StateFault};
+use crate::resolve::ResolvedBlock;
+
+use classify::{Route, classify};
+use kernel::KernelTransaction;
+use sighash::Midstates;
+
+/// Inputs that one task verifies: some milliseconds of work, so that no thread waits long for the last task.
+const INPUTS_PER_TASK: usize = 64;
+
+/// A transaction with the outputs that it spends, ready to have its inputs verified.
+pub struct PreparedTransaction<'a> {
+    transaction: &'a Transaction,
+    /// Serialised with witnesses.
+    bytes: &'a [u8],
+    /// One for each input.
+    spent: Vec<&'a TxOut>,
+    midstates: Midstates,
+    /// Made when the first input needs it.
+    kernel: OnceLock<Result<KernelTransaction, StateFault>>,
+}
+
+/// What came of one input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may spend its coin.
+    Valid,
+    /// It may not.
+    Invalid,
+}
+
+/// Who judges an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// Our own rules for the three forms, and libsecp256k1.
+    Direct,
+    /// Bitcoin Core's interpreter.
+    Kernel,
+}
+
+impl<'a> PreparedTransaction<'a> {
+    /// Prepares `transaction`, of which `bytes` are the serialisation with witnesses and `spent` the outputs that its
+    /// inputs spend, in their order.
+    ///
+    /// # Panics
+    /// If there are not as many outputs as inputs.
+    pub fn new(transaction: &'a Transaction, bytes: &'a [u8], spent: Vec<&'a TxOut>) -> Self {
+        assert_eq!(transaction.input.len(), spent.len(), "one spent output for each input");
+        let midstates = Midstates::new(transaction, &spent);
+        Self { transaction, bytes, spent, midstates, kernel: OnceLock::new() }
+    }
+
+    /// Returns the verdict on one input, and who gave it.
+    ///
+    /// # Errors
+    /// If Bitcoin Core's library fails, which no input can bring about.
+    ///
+    /// # Panics
+    /// If there is no such input.
+    pub fn verify_input(&self, input: usize) -> Result<(Verdict, Judge), StateFault> {
+        let (valid, judge) = match classify(self, input) {
+            Route::Job(job) => (job.verify(), Judge::Direct),
+            Route::Refused => (false, Judge::Direct),
+            Route::Kernel => (self.verify_by_kernel(input)?, Judge::Kernel),
+        };
+        Ok((if valid { Verdict::Valid } else { Verdict::Invalid }, judge))
+    }
+
+    fn verify_by_kernel(&self, input: usize) -> Result<bool, StateFault> {
+        match self.kernel.get_or_init(|| KernelTransaction::new(self.bytes, &self.spent)) {
+            Ok(transaction) => transaction.verify(input),
+            Err(_) => Err(StateFault::Kernel { what: "a decoded transaction" }),
+        }
+    }
+}
+
+/// Verifies every input of a block but the coinbase's, on rayon's current threads.
+///
+/// # Errors
+/// The first failing input of the block.
+pub(crate) fn verify_block(resolved: &ResolvedBlock) -> Result<(), ConnectError> {
+    let block = resolved.checked().block();
+    let mut coins = resolved.spent();
+    let with_coins: Vec<_> = (block.transactions().iter().enumerate().skip(1))
+        .map(|(index, tx)| {
+            let (own, rest) = coins.split_at(tx.transaction().input.len());
+            coins = rest;
+            (index, tx, own)
+        })
+        .collect();
+    let prepared: Vec<PreparedTransaction<'_>> = with_coins
+        .par_iter()
+        .map(|(index, tx, coins)| {
+            let spent = coins.iter().map(|spent| &spent.coin.output).collect();
+            PreparedTransaction::new(tx.transaction(), block.transaction_bytes(*index), spent)
+        })
+        .collect();
+    let inputs: Vec<(&PreparedTransaction<'_>, usize, usize)> = (1..)
+        .zip(&prepared)
+        .flat_map(|(index, transaction)| (0..transaction.spent.len()).map(move |input| (transaction, index, input)))
+        .collect();
+
+    let failure = inputs.par_chunks(INPUTS_PER_TASK).find_map_first(|task| verify_task(task).transpose());
+    let Some((index, input)) = failure.transpose()? else { return Ok(()) };
+    let txid = block.transactions()[index].txid();
+    Err(InvalidBlock::Transaction { index, txid, rule: InvalidTransaction::Script { input } }.into())
+}
+
+/// Returns the first failing input among some, as (transaction's index, input's index).
+fn verify_task(task: &[(&PreparedTransaction<'_>, usize, usize)]) -> Result<Option<(usize, usize)>, StateFault> {
+    let mut jobs = Vec::with_capacity(task.len());
+    let mut first_failure = None;
+    for &(transaction, index, input) in task {
+        let refused = match classify(transaction, input) {
+            Route::Job(job) => {
+                jobs.push((job, index, input));
+                false
+            }
+            Route::Refused => true,
+            Route::Kernel => !transaction.verify_by_kernel(input)?,
+        };
+        if refused {
+            first_failure = Some((index, input));
+            break;
+        }
+    }
+    let failed_job = jobs.iter().find(|(job, ..)| !job.verify()).map(|&(_, index, input)| (index, input));
+    Ok(failed_job.or(first_failure))
+}

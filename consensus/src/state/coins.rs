@@ -1,0 +1,137 @@
+//! The coins in memory: what is not yet on disk, and what has been read.
+
+use std::collections::HashMap;
+
+use bitcoin::OutPoint;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::coin::Coin;
+use crate::connect::StateDelta;
+
+/// Bytes of a cached coin besides its script: key, value, and the cache's own bookkeeping.
+const ENTRY_OVERHEAD_BYTES: usize = 160;
+
+/// What one cache entry is guessed to take, to size the cache's tables.
+const TYPICAL_ENTRY_BYTES: usize = ENTRY_OVERHEAD_BYTES + 34;
+
+/// Answers in front of the database. `None` means: the database does not know better, there is no such coin.
+#[derive(Debug)]
+pub(super) struct CoinMemory {
+    /// Changes since the last flush: a coin that was created, or None for one that was spent.
+    pending: HashMap<OutPoint, Option<Coin>>,
+    pending_bytes: usize,
+    /// Coins as they are on disk.
+    clean: Cache<OutPoint, Coin, ByBytes>,
+}
+
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+impl Weighter<OutPoint, Coin> for ByBytes {
+    fn weight(&self, _: &OutPoint, coin: &Coin) -> u64 {
+        entry_bytes(coin) as u64
+    }
+}
+
+fn entry_bytes(coin: &Coin) -> usize {
+    ENTRY_OVERHEAD_BYTES + coin.output.script_pubkey.len()
+}
+
+impl CoinMemory {
+    /// Returns an empty memory that caches about `capacity_bytes` of coins that are also on disk.
+    pub(super) fn new(capacity_bytes: usize) -> Self {
+        let entries = capacity_bytes / TYPICAL_ENTRY_BYTES;
+        let clean = Cache::with_weighter(entries, capacity_bytes as u64, ByBytes);
+        Self { pending: HashMap::new(), pending_bytes: 0, clean }
+    }
+
+    /// Returns what memory knows of a coin: the coin, that there is none, or (outer None) nothing.
+    pub(super) fn get(&self, outpoint: &OutPoint) -> Option<Option<Coin>> {
+        match self.pending.get(outpoint) {
+            Some(change) => Some(change.clone()),
+            None => self.clean.get(outpoint).map(Some),
+        }
+    }
+
+    /// Remembers a coin that was read from disk.
+    pub(super) fn remember(&self, outpoint: OutPoint, coin: Coin) {
+        self.clean.insert(outpoint, coin);
+    }
+
+    /// Takes a block's changes in. They are pending until [`CoinMemory::flushed`].
+    pub(super) fn apply(&mut self, delta: &StateDelta) {
+        for (outpoint, coin) in &delta.created {
+            self.pending_bytes += entry_bytes(coin);
+            self.pending.insert(*outpoint, Some(coin.clone()));
+        }
+        for (outpoint, _) in &delta.spent {
+            self.clean.remove(outpoint);
+            match self.pending.remove(outpoint) {
+                // It never reached the disk, and an outpoint is created only once.
+                Some(Some(coin)) => self.pending_bytes -= entry_bytes(&coin),
+                _ => {
+                    self.pending.insert(*outpoint, None);
+                    self.pending_bytes += ENTRY_OVERHEAD_BYTES;
+                }
+            }
+        }
+    }
+
+    /// The changes that are not on disk.
+    pub(super) fn pending(&self) -> impl Iterator<Item = (&OutPoint, Option<&Coin>)> {
+        self.pending.iter().map(|(outpoint, change)| (outpoint, change.as_ref()))
+    }
+
+    /// Approximate memory of the pending changes.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// The pending changes are on disk now.
+    pub(super) fn flushed(&mut self) {
+        for (outpoint, change) in self.pending.drain() {
+            if let Some(coin) = change {
+                self.clean.insert(outpoint, coin);
+            }
+        }
+        self.pending_bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::{Amount, ScriptBuf, TxOut};
+    use causeway_chainspec::Height;
+
+    fn coin(vout: u32) -> (OutPoint, Coin) {
+        let output = TxOut { value: Amount::from_sat(u64::from(vout)), script_pubkey: ScriptBuf::new() };
+        (OutPoint { vout, ..OutPoint::null() }, Coin { output, height: Height(101), coinbase: false })
+    }
+
+    #[test]
+    fn a_coin_created_and_spent_between_flushes_never_reaches_the_disk() {
+        let mut memory = CoinMemory::new(1 << 20);
+        memory.apply(&StateDelta { spent: vec![], created: vec![coin(1), coin(2)] });
+        assert_eq!(memory.get(&coin(1).0), Some(Some(coin(1).1)));
+        memory.apply(&StateDelta { spent: vec![coin(1), coin(3)], created: vec![] });
+        assert_eq!(memory.get(&coin(1).0), None);
+        assert_eq!(memory.get(&coin(3).0), Some(None));
+        assert_eq!(memory.pending().count(), 2);
+        memory.flushed();
+        assert_eq!(memory.pending_bytes(), 0);
+        assert_eq!(memory.get(&coin(2).0), Some(Some(coin(2).1)));
+        assert_eq!(memory.get(&coin(3).0), None);
+    }
+
+    #[test]
+    fn a_spent_coin_leaves_the_cache() {
+        let mut memory = CoinMemory::new(1 << 20);
+        memory.remember(coin(1).0, coin(1).1);
+        memory.apply(&StateDelta { spent: vec![coin(1)], created: vec![] });
+        assert_eq!(memory.get(&coin(1).0), Some(None));
+        memory.flushed();
+        assert_eq!(memory.get(&coin(1).0), None);
+    }
+}

@@ -1,0 +1,410 @@
+//! The store of one chain: one read for a block, and one write.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bitcoin::block::Header;
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, OutPoint, Txid};
+use causeway_chainspec::{ChainSpec, Height};
+use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+
+use super::coins::CoinMemory;
+use super::open::{self, OpenError};
+use super::schema;
+use crate::coin::{Coin, OUTPOINT_BYTES, encode_outpoint};
+use crate::commitment::LtHash;
+use crate::connect::ConnectedBlock;
+use crate::error::StateFault;
+use crate::resolve::ChainView;
+use crate::tip::Tip;
+use crate::workers::Workers;
+
+/// Pending coins are flushed when they take this much memory, whatever the caller asks.
+const MAX_PENDING_BYTES: usize = 512 << 20;
+
+/// Coins are flushed after so many blocks, whatever the caller asks, so that opening never replays more.
+const MAX_BLOCKS_BEHIND: u32 = 1_000;
+
+/// How much memory a store may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Coins kept in memory besides those that wait to be written, in bytes.
+    pub coin_cache_bytes: usize,
+    /// RocksDB's cache of table blocks, in bytes.
+    pub block_cache_bytes: usize,
+    /// Writes to one column family that RocksDB gathers before they go to a table file, in bytes.
+    pub write_buffer_bytes: usize,
+}
+
+impl Default for StoreOptions {
+    /// 256 MiB of coins, 64 MiB of table blocks, 64 MiB of writes.
+    fn default() -> Self {
+        Self { coin_cache_bytes: 256 << 20, block_cache_bytes: 64 << 20, write_buffer_bytes: 64 << 20 }
+    }
+}
+
+/// When the coins of a block go to disk. The block itself always goes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CoinFlush {
+    /// With the block: at the tip of the chain.
+    WithBlock,
+    /// Some blocks later, many changes at once: during sync.
+    Later,
+}
+
+/// A block that is on disk. The last stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommittedBlock {
+    height: Height,
+    hash: BlockHash,
+}
+
+impl CommittedBlock {
+    /// The block's height.
+    pub fn height(&self) -> Height {
+        self.height
+    }
+
+    /// The block's id.
+    pub fn hash(&self) -> BlockHash {
+        self.hash
+    }
+}
+
+/// The final blocks of one chain and the coins after them.
+///
+/// Any number of threads may read; a commit waits for readers and holds them off while it writes, so that every read
+/// sees one state.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) db: DB,
+    pub(super) path: PathBuf,
+    pub(super) state: RwLock<State>,
+    pub(super) stopped: AtomicBool,
+    /// Held for as long as the store is open.
+    pub(super) _lock: File,
+}
+
+/// What changes with a commit.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) tip: Arc<Tip>,
+    /// The height whose coins are on disk.
+    pub(super) flushed: Height,
+    /// How many coins there are after `tip`.
+    pub(super) coin_count: u64,
+    pub(super) coins: CoinMemory,
+}
+
+impl Store {
+    /// Opens the store of `spec`'s chain in the directory `path`, or makes a new one there.
+    ///
+    /// Replays, on the threads of `workers`, the final blocks whose coins had not been written; the log says how far.
+    ///
+    /// # Errors
+    /// [`OpenError`], each with what to do. A store of another chain or format is left as it is, but for RocksDB's own
+    /// bookkeeping.
+    pub fn open(path: &Path, spec: &ChainSpec, options: StoreOptions, workers: &Workers) -> Result<Self, OpenError> {
+        open::open(path, spec, options, workers)
+    }
+
+    /// The directory of the store.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a connected block, with the encoded certificate that makes it final. It is on disk when this returns.
+    ///
+    /// Committing the block that is the tip already does nothing.
+    ///
+    /// # Errors
+    /// [`StateFault`]: the block does not stand on the tip, or the write failed; after that nothing more is written.
+    pub fn commit(
+        &self,
+        connected: &ConnectedBlock,
+        certificate: &[u8],
+        flush: CoinFlush,
+    ) -> Result<CommittedBlock, StateFault> {
+        let mut state = self.write_state();
+        let (height, hash) = (connected.tip().height(), connected.tip().hash());
+        let committed = CommittedBlock { height, hash };
+        if state.tip.hash() == hash {
+            return Ok(committed);
+        }
+        if connected.parent().hash() != state.tip.hash() {
+            let (parent, tip) = (connected.parent().hash(), state.tip.hash());
+            return Err(StateFault::NotOnTip { height, parent, tip });
+        }
+        let mut batch = WriteBatch::default();
+        let block = connected.block();
+        self.put_block(&mut batch, height, block.header(), block.bytes(), connected.tip().median_time_past());
+        batch.put_cf(self.family(schema::CERTIFICATES), schema::height_key(height), certificate);
+        batch.put_cf(self.family(schema::META), schema::META_TIP, schema::encode_tip(height, hash));
+
+        let coin_count = state.count_after(connected)?;
+        let flush_coins = flush == CoinFlush::WithBlock || state.flush_is_due();
+        if flush_coins {
+            self.put_coins(&mut batch, state.coins.pending());
+            self.put_coins(&mut batch, connected.delta().changes());
+            self.put_flushed(&mut batch, connected.tip(), coin_count);
+        }
+        self.write(batch)?;
+        state.apply(connected, coin_count);
+        if flush_coins {
+            state.flushed();
+        }
+        Ok(committed)
+    }
+
+    /// Writes the coins that wait in memory, if any. Opening is then quick.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn flush_coins(&self) -> Result<(), StateFault> {
+        let mut state = self.write_state();
+        if state.flushed == state.tip.height() {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        self.put_coins(&mut batch, state.coins.pending());
+        self.put_flushed(&mut batch, &state.tip, state.coin_count);
+        self.write(batch)?;
+        state.flushed();
+        Ok(())
+    }
+
+    /// Returns the serialised final block at `height`, or None above the tip.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn block_bytes(&self, height: Height) -> Result<Option<Vec<u8>>, StateFault> {
+        if height > self.tip().height() { Ok(None) } else { self.read_block(height) }
+    }
+
+    /// Returns the encoded commit certificate of the block at `height`; None for derived blocks and above the tip.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn certificate(&self, height: Height) -> Result<Option<Vec<u8>>, StateFault> {
+        if height > self.tip().height() { Ok(None) } else { self.read_certificate(height) }
+    }
+
+    /// Returns the header at `height`, or None above the tip.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn header(&self, height: Height) -> Result<Option<Header>, StateFault> {
+        let record = if height > self.tip().height() { None } else { self.read_header(height)? };
+        Ok(record.map(|(header, _)| header))
+    }
+
+    /// Returns the height of the final block `hash`, or None if there is none.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StateFault> {
+        let tip = self.tip().height();
+        Ok(self.read_height(hash)?.filter(|height| *height <= tip))
+    }
+
+    /// Calls `each` with every coin of one state, in no particular order. Commits go on meanwhile.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn for_each_coin(&self, mut each: impl FnMut(&OutPoint, &Coin)) -> Result<(), StateFault> {
+        let (pending, on_disk) = {
+            let state = self.read_state();
+            let pending: HashMap<_, _> =
+                state.coins.pending().map(|(outpoint, change)| (*outpoint, change.cloned())).collect();
+            // An iterator sees the database as it was when it was made.
+            (pending, self.db.iterator_cf(self.family(schema::COINS), IteratorMode::Start))
+        };
+        for (outpoint, coin) in &pending {
+            if let Some(coin) = coin {
+                each(outpoint, coin);
+            }
+        }
+        for entry in on_disk {
+            let (key, value) = entry?;
+            if *key == *schema::COINS_FLUSHED {
+                continue;
+            }
+            let damaged = StateFault::Damaged { record: "coin" };
+            let Some((outpoint, coin)) = decode_outpoint(&key).zip(Coin::decode(&value)) else { return Err(damaged) };
+            if !pending.contains_key(&outpoint) {
+                each(&outpoint, &coin);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the hash of all coins, computed from every single one of them.
+    ///
+    /// It equals [`Tip::coins`] of the tip, if no block was committed meanwhile, or the store is damaged.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn recompute_coins_hash(&self) -> Result<LtHash, StateFault> {
+        let mut hash = LtHash::empty();
+        self.for_each_coin(|outpoint, coin| hash.add(outpoint, coin))?;
+        Ok(hash)
+    }
+
+    /// Puts a block's own records into a batch: all but certificate and tip.
+    pub(super) fn put_block(&self, batch: &mut WriteBatch, height: Height, header: &Header, bytes: &[u8], median: u32) {
+        let key = schema::height_key(height);
+        batch.put_cf(self.family(schema::HEADERS), key, schema::encode_header(header, median));
+        batch.put_cf(self.family(schema::HEIGHTS), header.block_hash().to_byte_array(), schema::encode_height(height));
+        batch.put_cf(self.family(schema::BLOCKS), key, bytes);
+    }
+
+    /// Puts changes of coins into a batch; a later change of a coin wins.
+    pub(super) fn put_coins<'a>(
+        &self,
+        batch: &mut WriteBatch,
+        changes: impl Iterator<Item = (&'a OutPoint, Option<&'a Coin>)>,
+    ) {
+        let family = self.family(schema::COINS);
+        for (outpoint, change) in changes {
+            match change {
+                Some(coin) => batch.put_cf(family, encode_outpoint(outpoint), coin.encode()),
+                None => batch.delete_cf(family, encode_outpoint(outpoint)),
+            }
+        }
+    }
+
+    /// Puts into a batch that the coins on disk are those after `tip`.
+    pub(super) fn put_flushed(&self, batch: &mut WriteBatch, tip: &Tip, coin_count: u64) {
+        batch.put_cf(self.family(schema::COINS), schema::COINS_FLUSHED, schema::encode_flushed(tip, coin_count));
+    }
+
+    /// Writes a batch and waits until it is on disk. After a failure nothing is written any more.
+    pub(super) fn write(&self, batch: WriteBatch) -> Result<(), StateFault> {
+        if self.stopped.load(Ordering::SeqCst) {
+            return Err(StateFault::Stopped);
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.db.write_opt(batch, &options).map_err(|error| {
+            self.stopped.store(true, Ordering::SeqCst);
+            error.into()
+        })
+    }
+
+    pub(super) fn read_block(&self, height: Height) -> Result<Option<Vec<u8>>, StateFault> {
+        Ok(self.db.get_cf(self.family(schema::BLOCKS), schema::height_key(height))?)
+    }
+
+    pub(super) fn read_certificate(&self, height: Height) -> Result<Option<Vec<u8>>, StateFault> {
+        Ok(self.db.get_cf(self.family(schema::CERTIFICATES), schema::height_key(height))?)
+    }
+
+    pub(super) fn read_height(&self, hash: BlockHash) -> Result<Option<Height>, StateFault> {
+        let value = self.db.get_cf(self.family(schema::HEIGHTS), hash.to_byte_array())?;
+        let decode =
+            |value: Vec<u8>| schema::decode_height(&value).ok_or(StateFault::Damaged { record: "height of a block" });
+        value.map(decode).transpose()
+    }
+
+    /// The header at a height, and the median time past with it.
+    pub(super) fn read_header(&self, height: Height) -> Result<Option<(Header, u32)>, StateFault> {
+        let value = self.db.get_cf(self.family(schema::HEADERS), schema::height_key(height))?;
+        let decode = |value: Vec<u8>| schema::decode_header(&value).ok_or(StateFault::Damaged { record: "header" });
+        value.map(decode).transpose()
+    }
+
+    pub(super) fn family(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("every column family is opened with the database")
+    }
+
+    pub(super) fn read_state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(|poisoned| self.stop(poisoned))
+    }
+
+    pub(super) fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(|poisoned| self.stop(poisoned))
+    }
+
+    /// After a panic in the middle of a change, what is in memory is not to be built on.
+    fn stop<Guard>(&self, poisoned: PoisonError<Guard>) -> Guard {
+        self.stopped.store(true, Ordering::SeqCst);
+        poisoned.into_inner()
+    }
+}
+
+impl State {
+    /// Takes a connected block in, after which there are `coin_count` coins.
+    pub(super) fn apply(&mut self, connected: &ConnectedBlock, coin_count: u64) {
+        self.coin_count = coin_count;
+        self.coins.apply(connected.delta());
+        self.tip = Arc::clone(connected.tip());
+    }
+
+    /// How many coins there are after a block on the tip.
+    pub(super) fn count_after(&self, connected: &ConnectedBlock) -> Result<u64, StateFault> {
+        let delta = connected.delta();
+        let count = (self.coin_count + delta.created.len() as u64).checked_sub(delta.spent.len() as u64);
+        count.ok_or(StateFault::Damaged { record: "number of coins" })
+    }
+
+    pub(super) fn flush_is_due(&self) -> bool {
+        let behind = self.tip.height().to_u32() - self.flushed.to_u32();
+        behind >= MAX_BLOCKS_BEHIND || self.coins.pending_bytes() >= MAX_PENDING_BYTES
+    }
+
+    /// The pending coins are on disk now.
+    pub(super) fn flushed(&mut self) {
+        self.coins.flushed();
+        self.flushed = self.tip.height();
+    }
+}
+
+impl ChainView for Store {
+    fn tip(&self) -> Arc<Tip> {
+        Arc::clone(&self.read_state().tip)
+    }
+
+    fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, StateFault> {
+        // Held to the end, so that no commit comes between what memory and what the disk says.
+        let state = self.read_state();
+        let mut coins = Vec::with_capacity(outpoints.len());
+        let mut missing = Vec::new();
+        for (index, outpoint) in outpoints.iter().enumerate() {
+            let known = state.coins.get(outpoint);
+            if known.is_none() {
+                missing.push((encode_outpoint(outpoint), index));
+            }
+            coins.push(known.flatten());
+        }
+        missing.sort_unstable();
+        let keys = missing.iter().map(|(key, _)| key);
+        let family = self.family(schema::COINS);
+        let values = self.db.batched_multi_get_cf_opt(family, keys, true, &ReadOptions::default());
+        for ((_, index), value) in missing.iter().zip(values) {
+            let Some(value) = value? else { continue };
+            let coin = Coin::decode(&value).filter(|coin| coin.height <= state.flushed);
+            let coin = coin.ok_or(StateFault::Damaged { record: "coin" })?;
+            state.coins.remember(outpoints[*index], coin.clone());
+            coins[*index] = Some(coin);
+        }
+        Ok(coins)
+    }
+
+    fn median_times(&self, heights: &[Height]) -> Result<Vec<u32>, StateFault> {
+        let time = |height: &Height| {
+            let record = self.read_header(*height)?;
+            record.map(|(_, time)| time).ok_or(StateFault::Damaged { record: "header" })
+        };
+        heights.iter().map(time).collect()
+    }
+}
+
+fn decode_outpoint(key: &[u8]) -> Option<OutPoint> {
+    let key: &[u8; OUTPOINT_BYTES] = key.try_into().ok()?;
+    let (txid, vout) = key.split_first_chunk::<32>()?;
+    Some(OutPoint { txid: Txid::from_byte_array(*txid), vout: u32::from_be_bytes(vout.try_into().ok()?) })
+}

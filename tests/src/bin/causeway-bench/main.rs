@@ -1,0 +1,42 @@
+//! Causeway's benches: ratios in one run against named peers. `scripts/bench NAME [--quick] [--json FILE]` runs them.
+
+#![expect(clippy::print_stdout, reason = "the figures are what this program is for")]
+
+mod blocks;
+mod chain;
+mod core_chain;
+mod measure;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "causeway-bench", about, disable_version_flag = true)]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Validates full blocks from bytes to connected, beside Bitcoin Core's engine and libsecp256k1 alone.
+    Chain(Options),
+}
+
+/// What every bench takes.
+#[derive(Debug, Args)]
+struct Options {
+    /// Blocks of an eighth of the size: for a look, not for a claim.
+    #[arg(long)]
+    quick: bool,
+    /// Writes the figures to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    match Cli::parse().bench {
+        Bench::Chain(options) => chain::run(&options),
+    }
+}

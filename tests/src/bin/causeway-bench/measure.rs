@@ -1,0 +1,55 @@
+//! CPU and wall time of a piece of work, and what several of them say together.
+
+use std::time::Instant;
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+/// What one run took, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    /// CPU time of all threads of the process.
+    pub(crate) cpu_ms: f64,
+    /// Time by the clock.
+    pub(crate) wall_ms: f64,
+}
+
+/// Runs `work` and returns what it took.
+pub(crate) fn measure<T>(work: impl FnOnce() -> T) -> (T, Sample) {
+    let (cpu, wall) = (cpu_ms(), Instant::now());
+    let result = work();
+    let sample = Sample { cpu_ms: cpu_ms() - cpu, wall_ms: wall.elapsed().as_secs_f64() * 1e3 };
+    (result, sample)
+}
+
+fn cpu_ms() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
+}
+
+/// The middle and the ends of several figures.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    /// Returns the spread of `figures`.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Self {
+        let mut figures: Vec<f64> = figures.into_iter().collect();
+        figures.sort_by(f64::total_cmp);
+        let (min, max) = (figures[0], figures[figures.len() - 1]);
+        let median = (figures[(figures.len() - 1) / 2] + figures[figures.len() / 2]) / 2.0;
+        Self { median, min, max }
+    }
+}
+
+/// Returns the machine's load average over one minute, or None where the system does not tell.
+pub(crate) fn load_average() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}

@@ -1,0 +1,40 @@
+//! Opens a store and commits a file of blocks to it: the process that the crash tests kill.
+//!
+//! `causeway-replay HOME BLOCKS (with-block|later)`. Says every committed height on standard output, and ends with code 3
+//! after a fault of the state.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use causeway_consensus::state::CoinFlush;
+use causeway_tests::replay::{open_store, read_blocks, replay};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, home, blocks, flush] = arguments.as_slice() else { return ExitCode::from(2) };
+    let flush = match flush.as_str() {
+        "with-block" => CoinFlush::WithBlock,
+        "later" => CoinFlush::Later,
+        _ => return ExitCode::from(2),
+    };
+    match run(Path::new(home), Path::new(blocks), flush) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut chain = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                chain += &format!(": {error}");
+                cause = error.source();
+            }
+            let _ = writeln!(std::io::stderr(), "{chain}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn run(home: &Path, blocks: &Path, flush: CoinFlush) -> Result<(), Box<dyn std::error::Error>> {
+    let blocks = read_blocks(blocks)?;
+    let store = open_store(home)?;
+    replay(&store, &blocks, flush, std::io::stdout().lock())
+}

@@ -1,0 +1,12 @@
+//! The harness of Causeway's integration tests and benches: a chain in memory, a wallet that spends every kind of
+//! output, Bitcoin Core as a library and as a process.
+
+pub mod bends;
+pub mod bitcoind;
+pub mod chain;
+pub mod core_source;
+pub mod draft;
+pub mod history;
+pub mod oracle;
+pub mod replay;
+pub mod wallet;
