@@ -3,23 +3,22 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bitcoin::{Amount, OutPoint, ScriptBuf, TxIn};
-use causeway_chainspec::{Height, PegScript};
+use bitcoin::{Amount, OutPoint, ScriptBuf};
+use causeway_chainspec::Height;
 use rayon::prelude::*;
 
-use crate::block::{Block, Tx};
+use crate::block::Block;
 use crate::coin::{Coin, is_unspendable};
 use crate::commitment::LtHash;
-use crate::error::{ConnectError, InvalidBlock, InvalidTransaction};
-use crate::locks::{RelativeLock, is_final, relative_lock, time_base};
+use crate::error::{ConnectError, InvalidBlock};
 use crate::resolve::{ResolvedBlock, SpentCoin};
 use crate::script;
 use crate::sigops::{self, MAX_SIGOPS_COST, WITNESS_SCALE_FACTOR};
+use crate::spend::{SpendContext, check_lock_time, check_spends};
 use crate::tip::Tip;
 use crate::workers::Workers;
 
-/// Blocks after which a coinbase's outputs can be spent (Bitcoin's `COINBASE_MATURITY`).
-pub const COINBASE_MATURITY: u32 = 100;
+pub use crate::spend::COINBASE_MATURITY;
 
 /// A block that breaks no rule, and what it does to the state.
 #[derive(Debug, Clone)]
@@ -148,20 +147,21 @@ pub fn height_push(height: Height) -> ScriptBuf {
 /// The rules about values, locks, maturity and sigops. Returns the block's fees.
 fn check_transactions(resolved: &ResolvedBlock) -> Result<Amount, InvalidBlock> {
     let checked = resolved.checked();
-    let median = resolved.parent().median_time_past();
+    let context = SpendContext { height: resolved.height(), median_time: resolved.parent().median_time_past() };
     let mut spent = resolved.spent();
     let mut fees = Amount::ZERO;
     let mut sigops_cost = 0usize;
     for (index, (tx, legacy)) in checked.block().transactions().iter().zip(checked.legacy_sigops()).enumerate() {
         let invalid = |rule| InvalidBlock::Transaction { index, txid: tx.txid(), rule };
-        if !is_final(tx.transaction(), resolved.height(), median) {
-            return Err(invalid(InvalidTransaction::LockTime));
-        }
+        check_lock_time(tx.transaction(), context).map_err(invalid)?;
         sigops_cost += legacy * WITNESS_SCALE_FACTOR;
         if index > 0 {
             let (coins, rest) = spent.split_at(tx.transaction().input.len());
             spent = rest;
-            let fee = check_spends(tx, coins, resolved, median).map_err(invalid)?;
+            let fee = check_spends(tx.transaction(), coins.iter().map(|spent| &spent.coin), context, |height| {
+                resolved.median_time(height)
+            })
+            .map_err(invalid)?;
             fees += fee;
             if fees > Amount::MAX_MONEY {
                 return Err(InvalidBlock::FeesOutOfRange);
@@ -174,56 +174,6 @@ fn check_transactions(resolved: &ResolvedBlock) -> Result<Amount, InvalidBlock> 
         }
     }
     Ok(fees)
-}
-
-/// The rules about what one transaction spends. Returns its fee.
-fn check_spends(
-    tx: &Tx,
-    coins: &[SpentCoin],
-    resolved: &ResolvedBlock,
-    median: u32,
-) -> Result<Amount, InvalidTransaction> {
-    let transaction = tx.transaction();
-    let mut inputs = Amount::ZERO;
-    for (input, SpentCoin { coin, .. }) in transaction.input.iter().zip(coins) {
-        check_coin(input, coin, resolved.height())?;
-        inputs += coin.output.value;
-        if inputs > Amount::MAX_MONEY {
-            return Err(InvalidTransaction::InputSumOutOfRange);
-        }
-    }
-    let outputs = transaction.output.iter().map(|output| output.value).sum();
-    let fee = inputs.checked_sub(outputs).ok_or(InvalidTransaction::OutputsExceedInputs { inputs, outputs })?;
-
-    for (input, SpentCoin { coin, .. }) in transaction.input.iter().zip(coins) {
-        // BIP-0068: locked until so many blocks, or so much median time, after the coin's own.
-        let locked = match relative_lock(transaction, input) {
-            RelativeLock::None => false,
-            RelativeLock::Blocks(blocks) => {
-                u64::from(coin.height.to_u32()) + u64::from(blocks) > u64::from(resolved.height().to_u32())
-            }
-            RelativeLock::Seconds(seconds) => {
-                u64::from(resolved.median_time(time_base(coin.height))) + seconds > u64::from(median)
-            }
-        };
-        if locked {
-            return Err(InvalidTransaction::SequenceLock);
-        }
-    }
-    Ok(fee)
-}
-
-fn check_coin(input: &TxIn, coin: &Coin, height: Height) -> Result<(), InvalidTransaction> {
-    let outpoint = input.previous_output;
-    let age = height.to_u32() - coin.height.to_u32();
-    if coin.coinbase && age < COINBASE_MATURITY {
-        let needs = COINBASE_MATURITY;
-        return Err(InvalidTransaction::ImmatureCoinbase { outpoint, created: coin.height, needs });
-    }
-    if PegScript::of(&coin.output.script_pubkey).is_some() {
-        return Err(InvalidTransaction::SpendsPegCoin { outpoint });
-    }
-    Ok(())
 }
 
 fn check_coinbase_value(resolved: &ResolvedBlock, fees: Amount) -> Result<(), InvalidBlock> {

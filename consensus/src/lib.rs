@@ -25,7 +25,8 @@ mod locks;
 pub mod merkle;
 pub mod resolve;
 pub mod script;
-mod sigops;
+pub mod sigops;
+pub mod spend;
 #[cfg(feature = "store")]
 pub mod state;
 pub mod tip;
@@ -38,5 +39,6 @@ pub use commitment::LtHash;
 pub use connect::{ConnectedBlock, StateDelta, connect_block};
 pub use error::{ConnectError, InvalidBlock, InvalidTransaction, NotReady, ResolveError, StateFault};
 pub use resolve::{ChainView, ResolvedBlock, resolve};
+pub use spend::SpendContext;
 pub use tip::Tip;
 pub use workers::Workers;

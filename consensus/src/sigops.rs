@@ -13,23 +13,23 @@ use bitcoin::{Script, Transaction, TxIn, Witness};
 use crate::coin::Coin;
 
 /// Cost limit of a block (BIP-0141).
-pub(crate) const MAX_SIGOPS_COST: usize = 80_000;
+pub const MAX_SIGOPS_COST: usize = 80_000;
 
 /// What an operation outside of witnesses counts (BIP-0141).
-pub(crate) const WITNESS_SCALE_FACTOR: usize = 4;
+pub const WITNESS_SCALE_FACTOR: usize = 4;
 
 /// What OP_CHECKMULTISIG counts when the number of its keys is not in front of it.
 const MAX_KEYS_PER_MULTISIG: usize = 20;
 
 /// Returns the operations in the transaction's own scripts, each multisig counted as 20 (Core: `GetLegacySigOpCount`).
-pub(crate) fn legacy(transaction: &Transaction) -> usize {
+pub fn legacy(transaction: &Transaction) -> usize {
     let inputs = transaction.input.iter().map(|input| count(&input.script_sig, Multisig::AtMost));
     let outputs = transaction.output.iter().map(|output| count(&output.script_pubkey, Multisig::AtMost));
     inputs.chain(outputs).sum()
 }
 
 /// Returns the cost of an input's redeem script and witness (Core: `GetP2SHSigOpCount` x 4 + `CountWitnessSigOps`).
-pub(crate) fn input_cost(input: &TxIn, coin: &Coin) -> usize {
+pub fn input_cost(input: &TxIn, coin: &Coin) -> usize {
     let script = coin.output.script_pubkey.as_script();
     if script.is_witness_program() {
         return witness_program(script, &input.witness);
@@ -88,8 +88,15 @@ fn small_number(opcode: bitcoin::Opcode) -> Option<usize> {
     number.then(|| usize::from(opcode.to_u8() - OP_PUSHNUM_1.to_u8()) + 1)
 }
 
-/// The last bytes that a scriptSig pushes, if it does nothing but push; a number or nothing at all is no bytes.
-fn last_push(script_sig: &Script) -> Option<&Script> {
+/// Returns the operations in one script, a multisig behind its number of keys counted as that number (Core:
+/// `CScript::GetSigOpCount(fAccurate = true)`).
+pub fn accurate(script: &Script) -> usize {
+    count(script, Multisig::Exact)
+}
+
+/// Returns the redeem script: the last bytes that a scriptSig pushes, if it does nothing but push; a number or nothing
+/// at all is no bytes.
+pub fn last_push(script_sig: &Script) -> Option<&Script> {
     let mut last = Script::from_bytes(&[]);
     for instruction in script_sig.instructions() {
         last = match instruction.ok()? {
