@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bitcoin::{Amount, OutPoint, ScriptBuf};
+use bitcoin::{Amount, OutPoint, ScriptBuf, TxIn};
 use causeway_chainspec::Height;
 use rayon::prelude::*;
 
@@ -11,8 +11,8 @@ use crate::block::Block;
 use crate::coin::{Coin, is_unspendable};
 use crate::commitment::LtHash;
 use crate::error::{ConnectError, InvalidBlock};
-use crate::resolve::{ResolvedBlock, SpentCoin};
-use crate::script;
+use crate::resolve::ResolvedBlock;
+use crate::script::{self, ScriptCache};
 use crate::sigops::{self, MAX_SIGOPS_COST, WITNESS_SCALE_FACTOR};
 use crate::spend::{SpendContext, check_lock_time, check_spends};
 use crate::tip::Tip;
@@ -76,13 +76,18 @@ impl StateDelta {
 
 /// Returns the block as a connected one, if it breaks no rule. Reads nothing and writes nothing.
 ///
-/// Scripts are verified and the state commitment is brought forward on the threads of `workers`.
+/// Scripts are verified, but for transactions that are `known` to have valid ones, and the state commitment is brought
+/// forward, on the threads of `workers`.
 ///
 /// # Errors
 /// [`InvalidBlock`], the first rule broken in the order of the code; of several failing inputs always the first of the
 /// block. A fault only if Bitcoin Core's library fails where it cannot.
-pub fn connect_block(resolved: ResolvedBlock, workers: &Workers) -> Result<ConnectedBlock, ConnectError> {
-    connect(resolved, workers, script::verify_block)
+pub fn connect_block(
+    resolved: ResolvedBlock,
+    workers: &Workers,
+    known: Option<&ScriptCache>,
+) -> Result<ConnectedBlock, ConnectError> {
+    connect(resolved, workers, |resolved| script::verify_block(resolved, known))
 }
 
 /// Connects a block that is final and stored: its scripts were verified before it was.

@@ -39,6 +39,7 @@ pub use commitment::LtHash;
 pub use connect::{ConnectedBlock, StateDelta, connect_block};
 pub use error::{ConnectError, InvalidBlock, InvalidTransaction, NotReady, ResolveError, StateFault};
 pub use resolve::{ChainView, ResolvedBlock, resolve};
+pub use script::ScriptCache;
 pub use spend::SpendContext;
 pub use tip::Tip;
 pub use workers::Workers;

@@ -8,6 +8,7 @@
 mod classify;
 mod job;
 mod kernel;
+mod known;
 pub mod sighash;
 
 use std::sync::OnceLock;
@@ -21,6 +22,8 @@ use crate::resolve::ResolvedBlock;
 use classify::{Route, classify};
 use kernel::KernelTransaction;
 use sighash::Midstates;
+
+pub use known::{ScriptCache, VerifiedScripts};
 
 /// Inputs that one task verifies: some milliseconds of work, so that no thread waits long for the last task.
 const INPUTS_PER_TASK: usize = 64;
@@ -55,6 +58,20 @@ pub enum Judge {
     Kernel,
 }
 
+/// Why the scripts of a transaction are not verified.
+#[derive(Debug, thiserror::Error)]
+pub enum ScriptError {
+    /// An input may not spend its coin.
+    #[error("input {input}: script verification failed")]
+    Invalid {
+        /// The first such input.
+        input: usize,
+    },
+    /// We failed.
+    #[error(transparent)]
+    Fault(#[from] StateFault),
+}
+
 impl<'a> PreparedTransaction<'a> {
     /// Prepares `transaction`, of which `bytes` are the serialisation with witnesses and `spent` the outputs that its
     /// inputs spend, in their order.
@@ -83,6 +100,19 @@ impl<'a> PreparedTransaction<'a> {
         Ok((if valid { Verdict::Valid } else { Verdict::Invalid }, judge))
     }
 
+    /// Verifies every input, in their order on this thread.
+    ///
+    /// # Errors
+    /// The first input that may not spend its coin, or the failure of Bitcoin Core's library, which no input can bring
+    /// about.
+    pub fn verify(&self) -> Result<VerifiedScripts, ScriptError> {
+        let inputs: Vec<_> = (0..self.spent.len()).map(|input| (self, 0, input)).collect();
+        match verify_task(&inputs)? {
+            None => Ok(VerifiedScripts::of(self.bytes)),
+            Some((_, input)) => Err(ScriptError::Invalid { input }),
+        }
+    }
+
     fn verify_by_kernel(&self, input: usize) -> Result<bool, StateFault> {
         match self.kernel.get_or_init(|| KernelTransaction::new(self.bytes, &self.spent)) {
             Ok(transaction) => transaction.verify(input),
@@ -91,11 +121,11 @@ impl<'a> PreparedTransaction<'a> {
     }
 }
 
-/// Verifies every input of a block but the coinbase's, on rayon's current threads.
+/// Verifies every input of a block but the coinbase's and those of known transactions, on rayon's current threads.
 ///
 /// # Errors
 /// The first failing input of the block.
-pub(crate) fn verify_block(resolved: &ResolvedBlock) -> Result<(), ConnectError> {
+pub(crate) fn verify_block(resolved: &ResolvedBlock, known: Option<&ScriptCache>) -> Result<(), ConnectError> {
     let block = resolved.checked().block();
     let mut coins = resolved.spent();
     let with_coins: Vec<_> = (block.transactions().iter().enumerate().skip(1))
@@ -104,6 +134,7 @@ pub(crate) fn verify_block(resolved: &ResolvedBlock) -> Result<(), ConnectError>
             coins = rest;
             (index, tx, own)
         })
+        .filter(|(_, tx, _)| known.is_none_or(|known| !known.contains(&tx.wtxid())))
         .collect();
     let prepared: Vec<PreparedTransaction<'_>> = with_coins
         .par_iter()
@@ -112,7 +143,7 @@ pub(crate) fn verify_block(resolved: &ResolvedBlock) -> Result<(), ConnectError>
             PreparedTransaction::new(tx.transaction(), block.transaction_bytes(*index), spent)
         })
         .collect();
-    let inputs: Vec<(&PreparedTransaction<'_>, usize, usize)> = (1..)
+    let inputs: Vec<(&PreparedTransaction<'_>, usize, usize)> = (with_coins.iter().map(|(index, ..)| *index))
         .zip(&prepared)
         .flat_map(|(index, transaction)| (0..transaction.spent.len()).map(move |input| (transaction, index, input)))
         .collect();

@@ -61,7 +61,7 @@ impl MemoryChain {
             ResolveError::Invalid(invalid) => invalid,
             other => panic!("{other}"),
         })?;
-        connect_block(resolved, &self.workers).map_err(|error| match error {
+        connect_block(resolved, &self.workers, None).map_err(|error| match error {
             ConnectError::Invalid(invalid) => invalid,
             ConnectError::Fault(fault) => panic!("{fault}"),
         })

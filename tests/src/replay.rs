@@ -59,7 +59,7 @@ pub fn workers() -> Workers {
 pub fn connect(store: &Store, spec: &ChainSpec, workers: &Workers, bytes: Vec<u8>) -> ConnectedBlock {
     let checked = check_block(parse_block(bytes).expect("parses"), spec.params()).expect("passes the checks");
     let resolved = resolve(checked, store).expect("resolves");
-    connect_block(resolved, workers).expect("connects")
+    connect_block(resolved, workers, None).expect("connects")
 }
 
 /// The certificate that the tests commit a block with.
