@@ -9,12 +9,16 @@
 //! Store::commit(Connected, certificate) -> CommittedBlock   the only write
 //! ```
 //!
+//! `bft` is how validators agree on the next block, and the certificate that proves it.
+//!
 //! Each stage is a type with private fields and one constructor: the check that earns it.
 //!
 //! What never enters this crate: a clock, a socket, a configuration file, an environment variable, randomness, mempool
-//! policy, peer scores, private keys. Only [`state`] touches a disk.
+//! policy, peer scores, private keys of the peg. Only [`state`] touches a disk.
 
 pub mod assemble;
+#[cfg(feature = "bft")]
+pub mod bft;
 pub mod block;
 pub mod check;
 pub mod coin;
