@@ -1,0 +1,6 @@
+mod encodings;
+mod lifecycle;
+mod limits;
+mod random;
+mod reasons;
+mod replacement;
