@@ -258,6 +258,52 @@ fn a_read_only_directory_is_refused() {
     assert_eq!(open_store(home.path()).expect("opens again").tip().height(), Height(103));
 }
 
+/// RocksDB would make a new database here, and delete the tables of the old one.
+#[test]
+fn tables_without_the_file_that_names_them_are_not_taken_for_a_new_store() {
+    let home = directory();
+    filled(home.path(), 30, CoinFlush::WithBlock);
+    drop(open_store(home.path()).expect("opens, and moves what the logs hold into tables"));
+    for entry in fs::read_dir(database(home.path())).expect("readable") {
+        let path = entry.expect("readable").path();
+        let is_table = path.extension().is_some_and(|end| end == "sst" || end == "blob");
+        if path.is_file() && !is_table {
+            fs::remove_file(path).expect("removed");
+        }
+    }
+    let (error, text) = open_error(home.path());
+    assert!(matches!(error, OpenError::Damaged { .. }), "{text}");
+    assert!(text.contains("CURRENT is missing"), "{text}");
+}
+
+#[test]
+fn a_database_that_lost_its_format_is_not_taken_for_a_new_store() {
+    let home = directory();
+    filled(home.path(), 3, CoinFlush::WithBlock);
+    let db = raw_database(home.path());
+    db.delete_cf(db.cf_handle("meta").expect("there"), b"format").expect("deleted");
+    drop(db);
+    let (error, text) = open_error(home.path());
+    assert!(matches!(error, OpenError::Damaged { .. }), "{text}");
+    assert!(text.contains("no format version"), "{text}");
+}
+
+#[test]
+fn a_coin_that_is_missing_is_missed() {
+    let home = directory();
+    filled(home.path(), 30, CoinFlush::WithBlock);
+    let db = raw_database(home.path());
+    let coins = db.cf_handle("coins").expect("there");
+    let entry = db.iterator_cf(coins, IteratorMode::Start).next().expect("there are coins");
+    let (key, _) = entry.expect("readable");
+    assert_eq!(key.len(), 36, "an outpoint");
+    db.delete_cf(coins, key).expect("deleted");
+    drop(db);
+    let (error, _) = open_error(home.path());
+    let OpenError::Load { source, .. } = error else { panic!("{error}") };
+    assert!(matches!(source, StateFault::Damaged { record: "number of coins" }), "{source}");
+}
+
 /// Reads every block and every coin; returns the hash of the coins.
 fn read_everything(store: &Store) -> Result<LtHash, StateFault> {
     for height in (0..=store.tip().height().to_u32()).map(Height) {

@@ -1,6 +1,6 @@
 //! Engines that talk to each other: do they agree, whatever gets lost, crashes or lies?
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test code")]
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test code")]
 
 mod agreement;
 mod cluster;
