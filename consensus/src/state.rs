@@ -2,9 +2,11 @@
 //!
 //! Block, certificate, header and tip of every block are one synced write. Coins carry the height that they were last
 //! written at: at the tip they go with the block, during sync they wait in memory, and opening a store whose coins are
-//! behind its tip replays the blocks between.
+//! behind its tip replays the blocks between. The index of transactions goes with each block, if it is kept; opening a store
+//! whose index is behind reads the blocks between. Validation never looks into it.
 
 mod coins;
+mod index;
 mod open;
 mod schema;
 mod store;

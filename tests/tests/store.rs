@@ -10,15 +10,15 @@ use std::sync::Arc;
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::DisplayHex;
-use bitcoin::{Amount, OutPoint};
+use bitcoin::{Amount, OutPoint, Txid};
 use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT};
 use causeway_consensus::state::{CoinFlush, OpenError, Store, StoreOptions};
 use causeway_consensus::{
-    ChainView, Coin, LtHash, NotReady, ResolveError, StateFault, Tip, check_block, parse_block, resolve,
+    ChainView, Coin, LtHash, NotReady, ResolveError, StateFault, Tip, Tx, check_block, parse_block, resolve,
 };
 use causeway_tests::chain::MemoryChain;
 use causeway_tests::history::{History, funds};
-use causeway_tests::replay::{connect, describe, open_store, replay, workers, write_blocks};
+use causeway_tests::replay::{connect, describe, open_store, open_store_with, replay, workers, write_blocks};
 use causeway_tests::wallet::spend;
 use rocksdb::{DB, IteratorMode, Options};
 use tempfile::TempDir;
@@ -162,7 +162,8 @@ fn the_layout_on_disk_is_frozen() {
     filled(home.path(), 20, CoinFlush::WithBlock);
     let db = raw_database(home.path());
     let mut engine = sha256::Hash::engine();
-    for family in ["meta", "headers", "heights", "blocks", "certificates", "coins"] {
+    let mut hashes = Vec::new();
+    for family in ["meta", "headers", "heights", "blocks", "certificates", "coins", "transactions"] {
         use bitcoin::hashes::HashEngine;
         engine.input(family.as_bytes());
         for entry in db.iterator_cf(db.cf_handle(family).expect("there"), IteratorMode::Start) {
@@ -172,9 +173,15 @@ fn the_layout_on_disk_is_frozen() {
                 engine.input(&part);
             }
         }
+        let hash = sha256::Hash::from_engine(engine.clone()).to_byte_array().to_lower_hex_string();
+        hashes.push((family, hash));
     }
-    let hash = sha256::Hash::from_engine(engine).to_byte_array().to_lower_hex_string();
-    assert_eq!(hash, "3d9f89b6f926d9e26f0d9c7e369fa8fb980dbc350d1c54572abc336fc869b728");
+    // Each of all families up to it.
+    let frozen = [
+        ("coins", "3d9f89b6f926d9e26f0d9c7e369fa8fb980dbc350d1c54572abc336fc869b728"),
+        ("transactions", "80caa4bc051b0bfa20e1fb1575795c2c9d705ee0da178da6406b5a6a7af3dfdf"),
+    ];
+    assert_eq!(hashes[5..], frozen.map(|(family, hash)| (family, hash.to_owned())));
 }
 
 #[test]
@@ -304,6 +311,85 @@ fn a_coin_that_is_missing_is_missed() {
     assert!(matches!(source, StateFault::Damaged { record: "number of coins" }), "{source}");
 }
 
+/// Whether every transaction of the chain is found, or reading says that it cannot be known.
+fn index_is_whole(store: &Store) -> bool {
+    (0..=store.tip().height().to_u32()).map(Height).all(|height| {
+        let Ok(Some(bytes)) = store.block_bytes(height) else { return true };
+        let Ok(block) = parse_block(bytes) else { return true };
+        let found = |tx: &Tx| !matches!(store.transaction_place(&tx.txid()), Ok(None));
+        block.transactions().iter().all(found)
+    })
+}
+
+/// Every transaction of the chain has its place in the index, and nothing else has one.
+fn assert_indexed(store: &Store) {
+    let mut count = 0;
+    for height in (0..=store.tip().height().to_u32()).map(Height) {
+        let block = parse_block(store.block_bytes(height).expect("readable").expect("there")).expect("parses");
+        for (place, tx) in (0u32..).zip(block.transactions()) {
+            assert_eq!(store.transaction_place(&tx.txid()).expect("readable"), Some((height, place)));
+            count += 1;
+        }
+    }
+    assert!(count > store.tip().height().to_u32() + 1, "there is more than coinbases");
+    let unknown = Txid::from_byte_array([7; 32]);
+    assert_eq!(store.transaction_place(&unknown).expect("readable"), None);
+}
+
+#[test]
+fn every_transaction_is_in_the_index_at_once_however_coins_are_flushed() {
+    for flush in [CoinFlush::WithBlock, CoinFlush::Later] {
+        let home = directory();
+        let history = History::new(7, 20, 10);
+        let store = open_store(home.path()).expect("opens");
+        assert!(store.indexes_transactions());
+        replay(&store, &history.blocks, flush, std::io::sink()).expect("replays");
+        assert_indexed(&store);
+        drop(store);
+        assert_indexed(&open_store(home.path()).expect("opens again"));
+    }
+}
+
+#[test]
+fn an_index_that_is_turned_on_or_was_off_for_a_while_is_completed() {
+    let home = directory();
+    let history = History::new(8, 40, 10);
+    let commit = |store: &Store, blocks: usize| {
+        replay(store, &history.blocks[..blocks], CoinFlush::WithBlock, std::io::sink()).expect("replays");
+    };
+    let first = parse_block(history.blocks[0].clone()).expect("parses").transactions()[0].txid();
+    for (index, blocks) in [(false, 10), (true, 20), (false, 30), (true, 40)] {
+        let store = open_store_with(home.path(), index).expect("opens");
+        assert_eq!(store.indexes_transactions(), index);
+        if index {
+            assert_indexed(&store);
+        }
+        commit(&store, blocks);
+        let place = store.transaction_place(&first).expect("readable");
+        assert_eq!(place, index.then_some((Height(101), 0)));
+    }
+    assert_indexed(&open_store(home.path()).expect("opens"));
+}
+
+#[test]
+fn an_index_that_lost_an_entry_is_built_again() {
+    let home = directory();
+    filled(home.path(), 30, CoinFlush::WithBlock);
+    let db = raw_database(home.path());
+    let family = db.cf_handle("transactions").expect("there");
+    let entry = db.iterator_cf(family, IteratorMode::Start).next().expect("there are transactions");
+    let (key, _) = entry.expect("readable");
+    assert_eq!(key.len(), 32, "a txid");
+    db.delete_cf(family, key).expect("deleted");
+    // And one that no block holds.
+    db.put_cf(family, [7; 32], [0; 8]).expect("written");
+    db.put_cf(family, [8; 32], [0; 8]).expect("written");
+    drop(db);
+    for _ in 0..2 {
+        assert_indexed(&open_store(home.path()).expect("opens"));
+    }
+}
+
 /// Reads every block and every coin; returns the hash of the coins.
 fn read_everything(store: &Store) -> Result<LtHash, StateFault> {
     for height in (0..=store.tip().height().to_u32()).map(Height) {
@@ -359,11 +445,13 @@ fn damage_is_seen_and_nothing_is_lost_silently() {
             match open_store(copy.path()) {
                 Ok(store) => {
                     let tip = store.tip();
+                    let index_is_whole = index_is_whole(&store);
                     let Ok(hash) = read_everything(&store) else {
                         seen_on_read += 1;
                         continue;
                     };
                     assert_eq!(hash, *tip.coins(), "{damage} {name:?}");
+                    assert!(index_is_whole, "{damage} {name:?}");
                     let done = (tip.height().to_u32() - LAST_DERIVED_HEIGHT.to_u32()) as usize;
                     assert!(done == 0 || *tip.coins() == history.coins[done - 1], "{damage} {name:?}");
                     let log_ends_early = damage != "overwrite" && Some(name) == newest_log;

@@ -13,7 +13,7 @@
 //! in it, whatever set its reader knows.
 
 use arc_malachitebft_core_types as types;
-use causeway_chainspec::Height;
+use causeway_chainspec::{ChainId, Height};
 use types::{NilOrVal, PolkaSignature, RoundCertificateType, RoundSignature, VoteType};
 
 use super::bytes::{DecodeError, Reader};
@@ -64,6 +64,36 @@ impl Message {
             Self::Proposal(proposal) => proposal.message.height(),
             Self::Polka(polka) => polka.height.0,
             Self::Round(certificate) => certificate.height.0,
+        }
+    }
+
+    /// Whether validators of this set signed what the message says, as many as it takes. Whoever sends on what is not has
+    /// checked nothing.
+    pub fn is_signed(&self, chain: ChainId, set: &ValidatorSet) -> bool {
+        let context = Context::new(chain);
+        match self {
+            Self::Vote(vote) => is_signed_vote(&context, set, vote),
+            Self::Proposal(proposal) => is_signed_proposal(&context, set, proposal),
+            Self::Polka(polka) => verify_polka(&context, set, polka).is_ok(),
+            Self::Round(certificate) => verify_round_certificate(&context, set, certificate).is_ok(),
+        }
+    }
+
+    /// How many signatures the message has.
+    pub fn signatures(&self) -> usize {
+        match self {
+            Self::Vote(_) | Self::Proposal(_) => 1,
+            Self::Polka(polka) => polka.polka_signatures.len(),
+            Self::Round(certificate) => certificate.round_signatures.len(),
+        }
+    }
+
+    /// The validator that signed the message; `None` for a certificate, which has several signers.
+    pub fn signer(&self) -> Option<Address> {
+        match self {
+            Self::Vote(vote) => Some(vote.message.validator()),
+            Self::Proposal(proposal) => Some(proposal.message.proposer()),
+            Self::Polka(_) | Self::Round(_) => None,
         }
     }
 

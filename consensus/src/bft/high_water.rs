@@ -14,12 +14,14 @@
 //! | digest, signature | 32, 64 |
 //! | checksum | 4: the start of `tagged_hash("causeway/high-water-mark/v1", all before)` |
 //!
-//! Always 174 bytes. Everything from the height to the signature is zero while nothing is signed.
+//! Always 174 bytes. Everything from the height to the signature is zero while nothing is signed. A barrier has the last
+//! step of round 2^32 - 1, in which no message stands, and zeros for digest and signature.
 
 use causeway_chainspec::{ChainId, Height, tagged_hash};
 
 use super::bytes::{DecodeError, Reader};
 use super::context::{Address, Signature};
+use super::log::LogEntry;
 use super::signer::{Position, Refusal, SignStep, ToSign};
 
 /// Bytes of an encoded mark.
@@ -27,6 +29,10 @@ pub const MARK_BYTES: usize = BODY + 4;
 
 const BODY: usize = 1 + 32 + 32 + 4 + 4 + 1 + 32 + 64;
 const VERSION: u8 = 1;
+
+/// The round of a barrier: the encoding of "no round", which no signed message has.
+const BARRIER_ROUND: u32 = u32::MAX;
+
 const TAG: &str = "causeway/high-water-mark/v1";
 
 /// Why a mark cannot be used. A mark must never be made anew for a key that has signed.
@@ -87,6 +93,28 @@ impl HighWaterMark {
     /// The mark of a new key, which has signed nothing. Never for a key that may have.
     pub fn never_signed(chain: ChainId, validator: Address) -> Self {
         Self { chain, validator, last: None }
+    }
+
+    /// The mark of a key that has signed nobody knows what, up to this height: it permits nothing at or below.
+    ///
+    /// Such a key cannot contradict what it said before, and no lock that it forgot matters above: locks end with their
+    /// height. It is safe if the key has signed nothing above `height` and nothing else signs with it from here on, which
+    /// only the operator can know.
+    pub fn barrier(chain: ChainId, validator: Address, height: Height) -> Self {
+        let position = Position { height, round: BARRIER_ROUND, step: SignStep::Precommit };
+        Self { chain, validator, last: Some(Last { position, digest: [0; 32], signature: Signature::WITHHELD }) }
+    }
+
+    /// Whether the mark is a [`HighWaterMark::barrier`].
+    pub fn is_barrier(&self) -> bool {
+        self.last.is_some_and(|last| last.position.round == BARRIER_ROUND)
+    }
+
+    /// Whether a log of its height still has what was signed last, and with it everything signed before: a log is written
+    /// ahead of the mark, in order. True if nothing is signed, and for a barrier, which needs no log.
+    pub fn stands_in(&self, log: &[LogEntry]) -> bool {
+        let Some(last) = self.last.filter(|_| !self.is_barrier()) else { return true };
+        log.iter().any(|entry| entry.own && entry.signed() == Some((self.validator, last.signature)))
     }
 
     /// The chain that the key signs for.
@@ -272,6 +300,54 @@ mod tests {
         assert_eq!(guarded().sign(&foreign).unwrap_err(), refusal);
         let mark = HighWaterMark::never_signed(chain(1), address(1));
         assert!(matches!(Guarded::new(keypair(0), mark), Err(MarkError::OtherKey { .. })));
+    }
+
+    #[test]
+    fn a_barrier_permits_what_is_above_its_height_and_nothing_else() {
+        let barrier = HighWaterMark::barrier(chain(1), address(0), Height(101));
+        assert!(barrier.is_barrier());
+        assert_eq!(HighWaterMark::decode(&barrier.encode()), Ok(barrier.clone()));
+        let mut signer = Guarded::new(keypair(0), barrier.clone()).unwrap();
+        let mark = barrier.position().unwrap();
+        for round in [0, 7, u32::MAX - 1] {
+            for message in [
+                proposal(101, round, 1),
+                vote(VoteType::Precommit, 101, round, None),
+                vote(VoteType::Precommit, 100, round, Some(1)),
+            ] {
+                let refusal = Refusal::Below { position: message.position(), mark };
+                assert_eq!(signer.sign(&message).unwrap_err(), refusal);
+            }
+        }
+        let (_, mark) = signer.sign(&proposal(102, 0, 1)).unwrap().open();
+        let mark = mark.unwrap();
+        assert!(!mark.is_barrier());
+        assert!(mark.position() > barrier.position());
+    }
+
+    #[test]
+    fn a_mark_stands_in_the_log_that_was_written_ahead_of_it() {
+        use crate::bft::log::Entry;
+        use crate::bft::message::SignedVote;
+
+        let mut signer = guarded();
+        let mut log = Vec::new();
+        let mut marks = vec![HighWaterMark::never_signed(chain(1), address(0))];
+        for kind in [VoteType::Prevote, VoteType::Precommit] {
+            let vote = Vote::new(kind, Height(101), 0, Some(block(1)), address(0));
+            let (signature, mark) = signer.sign(&ToSign::vote(chain(1), &vote).unwrap()).unwrap().open();
+            log.push(LogEntry { entry: Entry::Vote(SignedVote::new(vote, signature)), own: true });
+            marks.push(mark.unwrap());
+        }
+        for (signed, mark) in marks.iter().enumerate() {
+            for length in 0..=log.len() {
+                assert_eq!(mark.stands_in(&log[..length]), signed <= length, "{signed} of {length}");
+            }
+        }
+        // What came back from others was not said here.
+        log.iter_mut().for_each(|entry| entry.own = false);
+        assert!(!marks[2].stands_in(&log));
+        assert!(HighWaterMark::barrier(chain(1), address(0), Height(101)).stands_in(&[]));
     }
 
     #[test]

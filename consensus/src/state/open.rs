@@ -12,6 +12,7 @@ use causeway_chainspec::{ChainId, ChainSpec, Height, LAST_DERIVED_HEIGHT};
 use rocksdb::{DB, ReadOptions, WriteBatch};
 
 use super::coins::CoinMemory;
+use super::index;
 use super::schema::{self, FORMAT_VERSION};
 use super::store::{State, Store, StoreOptions};
 use crate::block::parse_block;
@@ -31,7 +32,7 @@ const DATABASE_DIRECTORY: &str = "chain";
 /// RocksDB's file that names its current state. A database without it looks new to RocksDB, which would delete its tables.
 const CURRENT_FILE: &str = "CURRENT";
 
-/// What counting the coins reads ahead.
+/// What counting reads ahead.
 const READAHEAD_BYTES: usize = 2 << 20;
 
 /// Blocks between two lines of progress in the log while replaying.
@@ -120,6 +121,7 @@ pub(super) fn open(
         flushed: LAST_DERIVED_HEIGHT,
         coin_count: coins.len() as u64,
         coins: CoinMemory::new(options.coin_cache_bytes),
+        indexed: None,
     };
     let store =
         Store { db, path: path.to_owned(), state: RwLock::new(state), stopped: AtomicBool::new(false), _lock: lock };
@@ -130,10 +132,13 @@ pub(super) fn open(
         store.put_coins(&mut batch, coins.iter().map(|(outpoint, coin)| (outpoint, Some(coin))));
         store.put_flushed(&mut batch, &store.read_state().tip, coins.len() as u64);
         store.write(batch).map_err(load_error)?;
-        return Ok(store);
+    } else {
+        check_identity(&store, path, spec)?;
+        load(&store, spec, workers).map_err(load_error)?;
     }
-    check_identity(&store, path, spec)?;
-    load(&store, spec, workers).map_err(load_error)?;
+    if options.index_transactions {
+        index::catch_up(&store).map_err(load_error)?;
+    }
     Ok(store)
 }
 
@@ -255,7 +260,7 @@ fn load(store: &Store, spec: &ChainSpec, workers: &Workers) -> Result<(), StateF
         return Err(StateFault::Damaged { record: "tip" });
     }
     check_tip_records(store, tip, tip_hash)?;
-    if count_coins(store)? != coin_count {
+    if count_entries(store, schema::COINS, schema::COINS_FLUSHED)? != coin_count {
         return Err(StateFault::Damaged { record: "number of coins" });
     }
 
@@ -298,17 +303,17 @@ fn check_tip_records(store: &Store, tip: Height, hash: BlockHash) -> Result<(), 
     Ok(())
 }
 
-/// Counts the coins on disk, a few million a second: RocksDB opens without some of its tables if its list of them was cut
-/// short.
-fn count_coins(store: &Store) -> Result<u64, StateFault> {
+/// Counts what a column family holds besides the record `except`, a few million a second: RocksDB opens without some of its
+/// tables if its list of them was cut short.
+pub(super) fn count_entries(store: &Store, family: &str, except: &[u8]) -> Result<u64, StateFault> {
     let mut options = ReadOptions::default();
     options.fill_cache(false);
     options.set_readahead_size(READAHEAD_BYTES);
-    let mut entries = store.db.raw_iterator_cf_opt(store.family(schema::COINS), options);
+    let mut entries = store.db.raw_iterator_cf_opt(store.family(family), options);
     let mut count = 0;
     entries.seek_to_first();
     while let Some(key) = entries.key() {
-        count += u64::from(key != schema::COINS_FLUSHED);
+        count += u64::from(key != except);
         entries.next();
     }
     entries.status()?;

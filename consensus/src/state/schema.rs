@@ -1,4 +1,5 @@
-//! Every column family, with the layout of its keys and values. A change here is a new [`FORMAT_VERSION`].
+//! Every column family, with the layout of its keys and values. A change of one is a new [`FORMAT_VERSION`]; one more is
+//! not, if it can be filled from the others: builds that do not know it refuse to open it.
 //!
 //! | column family  | key                                  | value                                                        |
 //! |----------------|--------------------------------------|--------------------------------------------------------------|
@@ -11,9 +12,11 @@
 //! | `certificates` | height, u32 BE                       | the encoded commit certificate; none for derived blocks      |
 //! | `coins`        | txid, 32 bytes, internal order, then vout, u32 BE | height x 2 + coinbase, u32 LE, then value in sat, u64 LE, then script |
 //! | `coins`        | `flushed`                            | height whose coins these are, u32 LE, their number, u64 LE, their LtHash, 2,048 bytes |
+//! | `transactions` | txid, 32 bytes, internal order       | height, u32 LE, then place in the block, u32 LE              |
+//! | `transactions` | `indexed`                            | height up to which every transaction is here, u32 LE, their number, u64 LE |
 //!
 //! `flushed` stands among the coins so that the two can only be lost together, whatever happens to RocksDB's files: then the
-//! blocks above it are replayed. For the other column families the records of the tip say that nothing is missing.
+//! blocks above it are replayed. `indexed` stands among the transactions for the same reason. For the other column families the records of the tip say that nothing is missing.
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
@@ -35,17 +38,19 @@ pub(super) const HEIGHTS: &str = "heights";
 pub(super) const BLOCKS: &str = "blocks";
 pub(super) const CERTIFICATES: &str = "certificates";
 pub(super) const COINS: &str = "coins";
+pub(super) const TRANSACTIONS: &str = "transactions";
 
 pub(super) const META_FORMAT: &[u8] = b"format";
 pub(super) const META_CHAIN: &[u8] = b"chain";
 pub(super) const META_TIP: &[u8] = b"tip";
 pub(super) const COINS_FLUSHED: &[u8] = b"flushed";
+pub(super) const TRANSACTIONS_INDEXED: &[u8] = b"indexed";
 
 /// Write-ahead logs from this size on make RocksDB write its tables, so that opening never reads more of them.
 const MAX_LOG_BYTES: u64 = 256 << 20;
 
-/// Bits of the filter that says which table may hold a coin: about 1 % of look-ups read one in vain.
-const FILTER_BITS_PER_COIN: f64 = 10.0;
+/// Bits of the filter that says which table may hold a coin or a transaction: about 1 % of look-ups read one in vain.
+const FILTER_BITS_PER_KEY: f64 = 10.0;
 
 /// Values from this size on live outside of the tables, so that compaction does not copy blocks.
 const MIN_BLOB_BYTES: u64 = 1024;
@@ -77,8 +82,8 @@ pub(super) fn column_families(store: StoreOptions) -> Vec<ColumnFamilyDescriptor
         let mut options = Options::default();
         options.set_write_buffer_size(store.write_buffer_bytes);
         match name {
-            COINS => {
-                table.set_bloom_filter(FILTER_BITS_PER_COIN, false);
+            COINS | TRANSACTIONS => {
+                table.set_bloom_filter(FILTER_BITS_PER_KEY, false);
             }
             BLOCKS => {
                 options.set_enable_blob_files(true);
@@ -89,7 +94,7 @@ pub(super) fn column_families(store: StoreOptions) -> Vec<ColumnFamilyDescriptor
         options.set_block_based_table_factory(&table);
         ColumnFamilyDescriptor::new(name, options)
     };
-    [META, HEADERS, HEIGHTS, BLOCKS, CERTIFICATES, COINS].map(family).into()
+    [META, HEADERS, HEIGHTS, BLOCKS, CERTIFICATES, COINS, TRANSACTIONS].map(family).into()
 }
 
 /// Key of the column families by height.
@@ -126,6 +131,29 @@ pub(super) fn decode_flushed(bytes: &[u8]) -> Option<(Height, u64, LtHash)> {
     let (count, coins) = rest.split_first_chunk::<8>()?;
     let coins: &[u8; LTHASH_BYTES] = coins.try_into().ok()?;
     Some((decode_height(height)?, u64::from_le_bytes(*count), LtHash::decode(coins)))
+}
+
+/// Value of `transactions`: the height of the block, and the place in it.
+pub(super) fn encode_place(height: Height, place: u32) -> [u8; 8] {
+    let mut value = [0; 8];
+    value[..4].copy_from_slice(&encode_height(height));
+    value[4..].copy_from_slice(&place.to_le_bytes());
+    value
+}
+
+pub(super) fn decode_place(bytes: &[u8]) -> Option<(Height, u32)> {
+    let (height, place) = bytes.split_at_checked(4)?;
+    Some((decode_height(height)?, u32::from_le_bytes(place.try_into().ok()?)))
+}
+
+/// Value of `transactions` / `indexed`.
+pub(super) fn encode_indexed(height: Height, count: u64) -> Vec<u8> {
+    [encode_height(height).as_slice(), &count.to_le_bytes()].concat()
+}
+
+pub(super) fn decode_indexed(bytes: &[u8]) -> Option<(Height, u64)> {
+    let (height, count) = bytes.split_at_checked(4)?;
+    Some((decode_height(height)?, u64::from_le_bytes(count.try_into().ok()?)))
 }
 
 /// Value of `headers`.

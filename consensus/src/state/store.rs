@@ -13,8 +13,10 @@ use causeway_chainspec::{ChainSpec, Height};
 use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
 use super::coins::CoinMemory;
+use super::index::Indexed;
 use super::open::{self, OpenError};
 use super::schema;
+use crate::block::Tx;
 use crate::coin::{Coin, OUTPOINT_BYTES, encode_outpoint};
 use crate::commitment::LtHash;
 use crate::connect::ConnectedBlock;
@@ -29,7 +31,7 @@ const MAX_PENDING_BYTES: usize = 512 << 20;
 /// Coins are flushed after so many blocks, whatever the caller asks, so that opening never replays more.
 const MAX_BLOCKS_BEHIND: u32 = 1_000;
 
-/// How much memory a store may take.
+/// How much memory a store may take, and what it keeps besides the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreOptions {
     /// Coins kept in memory besides those that wait to be written, in bytes.
@@ -38,12 +40,20 @@ pub struct StoreOptions {
     pub block_cache_bytes: usize,
     /// Writes to one column family that RocksDB gathers before they go to a table file, in bytes.
     pub write_buffer_bytes: usize,
+    /// Whether to keep the index of transactions: 40 bytes each. Turned on later, opening reads every block that is not in
+    /// it yet.
+    pub index_transactions: bool,
 }
 
 impl Default for StoreOptions {
-    /// 256 MiB of coins, 64 MiB of table blocks, 64 MiB of writes.
+    /// 256 MiB of coins, 64 MiB of table blocks, 64 MiB of writes; with the index of transactions.
     fn default() -> Self {
-        Self { coin_cache_bytes: 256 << 20, block_cache_bytes: 64 << 20, write_buffer_bytes: 64 << 20 }
+        Self {
+            coin_cache_bytes: 256 << 20,
+            block_cache_bytes: 64 << 20,
+            write_buffer_bytes: 64 << 20,
+            index_transactions: true,
+        }
     }
 }
 
@@ -98,6 +108,8 @@ pub(super) struct State {
     /// How many coins there are after `tip`.
     pub(super) coin_count: u64,
     pub(super) coins: CoinMemory,
+    /// What the index of transactions holds; None if it is not kept.
+    pub(super) indexed: Option<Indexed>,
 }
 
 impl Store {
@@ -145,6 +157,12 @@ impl Store {
         batch.put_cf(self.family(schema::CERTIFICATES), schema::height_key(height), certificate);
         batch.put_cf(self.family(schema::META), schema::META_TIP, schema::encode_tip(height, hash));
 
+        let txids = block.transactions().iter().map(Tx::txid);
+        let indexed = state.indexed.map(|indexed| self.put_transactions(&mut batch, indexed, height, txids));
+        if let Some(indexed) = indexed {
+            self.put_indexed(&mut batch, indexed);
+        }
+
         let coin_count = state.count_after(connected)?;
         let flush_coins = flush == CoinFlush::WithBlock || state.flush_is_due();
         if flush_coins {
@@ -154,6 +172,7 @@ impl Store {
         }
         self.write(batch)?;
         state.apply(connected, coin_count);
+        state.indexed = indexed;
         if flush_coins {
             state.flushed();
         }
@@ -209,6 +228,27 @@ impl Store {
     pub fn height_of(&self, hash: BlockHash) -> Result<Option<Height>, StateFault> {
         let tip = self.tip().height();
         Ok(self.read_height(hash)?.filter(|height| *height <= tip))
+    }
+
+    /// Whether the index of transactions is kept ([`StoreOptions::index_transactions`]).
+    pub fn indexes_transactions(&self) -> bool {
+        self.read_state().indexed.is_some()
+    }
+
+    /// Returns the height of the final block that holds a transaction, and the transaction's place in it; the coinbase is at
+    /// 0. None if no final block holds it, or if there is no index ([`Store::indexes_transactions`]).
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn transaction_place(&self, txid: &Txid) -> Result<Option<(Height, u32)>, StateFault> {
+        let (tip, indexed) = {
+            let state = self.read_state();
+            (state.tip.height(), state.indexed)
+        };
+        if indexed.is_none() {
+            return Ok(None);
+        }
+        Ok(self.read_place(txid)?.filter(|(height, _)| *height <= tip))
     }
 
     /// Calls `each` with every coin of one state, in no particular order. Commits go on meanwhile.

@@ -163,6 +163,8 @@ pub(crate) struct Seen {
     pub(crate) evidence: Vec<Equivocation>,
     pub(crate) crashes: u64,
     pub(crate) replayed: usize,
+    /// Starts from a log that has not what the mark says was signed.
+    pub(crate) lost_logs: u64,
     pub(crate) withheld: u64,
     /// How often a node heard of a message with its own signature that it did not know.
     pub(crate) elsewhere: u64,
@@ -303,6 +305,9 @@ impl Cluster {
         let this = &mut self.nodes[node];
         let log: Vec<_> = this.disk.log.iter().map(|bytes| LogEntry::decode(bytes).unwrap()).collect();
         self.seen.replayed += log.len();
+        let mark = this.disk.mark.as_ref().map(|bytes| HighWaterMark::decode(bytes).unwrap());
+        let of_height = |mark: &HighWaterMark| mark.position().is_some_and(|position| position.height == height);
+        self.seen.lost_logs += u64::from(mark.is_some_and(|mark| of_height(&mark) && !mark.stands_in(&log)));
         let step = this.engine.as_mut().unwrap().start(height, set, &log).unwrap();
         self.perform(node, step);
     }

@@ -21,6 +21,7 @@ fn a_crash_at_any_append_leads_to_no_second_signature() {
         assert!(seen.conflicts.is_empty(), "point {point}: {:?}", seen.conflicts);
         assert!(seen.evidence.is_empty(), "point {point}");
         assert_eq!(seen.elsewhere, 0, "point {point}: a node does not know its own signature");
+        assert_eq!(seen.lost_logs, 0, "point {point}: the log is behind its mark");
         replayed += seen.replayed;
         withheld += seen.withheld;
     }
@@ -40,6 +41,7 @@ fn thirty_heights_with_crashes_everywhere() {
         assert!(seen.conflicts.is_empty(), "seed {seed}: {:?}", seen.conflicts);
         assert!(seen.evidence.is_empty(), "seed {seed}");
         assert_eq!(seen.elsewhere, 0, "seed {seed}: a node does not know its own signature");
+        assert_eq!(seen.lost_logs, 0, "seed {seed}: the log is behind its mark");
     }
 }
 
@@ -57,12 +59,13 @@ fn a_lost_log_makes_silent_and_not_two_faced() {
         };
         let mut cluster = Cluster::new(seed, &POWERS, faults);
         cluster.run(6);
-        (cluster.seen.conflicts.len(), cluster.seen.withheld)
+        (cluster.seen.conflicts.len(), cluster.seen.withheld, cluster.seen.lost_logs)
     };
     let guarded: Vec<_> = (0..30).map(|seed| run(seed, false)).collect();
-    assert!(guarded.iter().all(|(conflicts, _)| *conflicts == 0), "{guarded:?}");
-    assert!(guarded.iter().any(|(_, withheld)| *withheld > 0), "the mark never had to refuse");
+    assert!(guarded.iter().all(|(conflicts, ..)| *conflicts == 0), "{guarded:?}");
+    assert!(guarded.iter().any(|(_, withheld, _)| *withheld > 0), "the mark never had to refuse");
+    assert!(guarded.iter().all(|(_, withheld, lost)| *withheld == 0 || *lost > 0), "the mark does not miss its log");
     // The test of the test: without the mark, some run shows what it prevents.
     let unguarded: Vec<_> = (0..30).map(|seed| run(seed, true)).collect();
-    assert!(unguarded.iter().any(|(conflicts, _)| *conflicts > 0), "{unguarded:?}");
+    assert!(unguarded.iter().any(|(conflicts, ..)| *conflicts > 0), "{unguarded:?}");
 }
