@@ -13,7 +13,16 @@
 //! and asks them instead of repeating them.
 
 pub mod assemble;
+pub mod cli;
+pub mod config;
+pub mod devnet;
+pub mod home;
+pub mod keys;
+pub mod machine;
 pub mod mempool;
+pub mod rest;
+pub mod shell;
+pub mod wire;
 
 #[cfg(test)]
 mod testing;

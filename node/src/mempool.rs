@@ -144,7 +144,7 @@ impl Mempool {
     ///
     /// # Errors
     /// What can be said without its coins. Nothing is remembered of it.
-    pub fn begin(&self, transaction: Transaction, now_s: u64) -> Result<CoinRequest, Reject> {
+    pub fn begin(&self, transaction: impl Into<Arc<Transaction>>, now_s: u64) -> Result<CoinRequest, Reject> {
         self.begin_again(transaction, now_s, now_s)
     }
 
@@ -152,7 +152,13 @@ impl Mempool {
     ///
     /// # Errors
     /// As [`Mempool::begin`], and [`PolicyReject::Expired`].
-    pub fn begin_again(&self, transaction: Transaction, entered_s: u64, now_s: u64) -> Result<CoinRequest, Reject> {
+    pub fn begin_again(
+        &self,
+        transaction: impl Into<Arc<Transaction>>,
+        entered_s: u64,
+        now_s: u64,
+    ) -> Result<CoinRequest, Reject> {
+        let transaction: Arc<Transaction> = transaction.into();
         if transaction.is_coinbase() {
             return Err(Invalid::Coinbase.into());
         }
@@ -166,7 +172,7 @@ impl Mempool {
             txid: transaction.compute_txid(),
             wtxid: transaction.compute_wtxid(),
             weight: transaction.weight(),
-            transaction: Arc::new(transaction),
+            transaction,
             entered_s: entered_s.min(now_s),
         };
         self.request(subject, None, 0, now_s)

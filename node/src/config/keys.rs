@@ -1,0 +1,232 @@
+//! What every key of the settings means, what it may be, and what changing it risks.
+
+/// A key of the settings.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyDoc {
+    /// The section that holds it.
+    pub section: &'static str,
+    /// Its name there.
+    pub name: &'static str,
+    /// What it may be.
+    pub allowed: Allowed,
+    /// What it means and what changing it risks, in lines.
+    pub meaning: &'static [&'static str],
+}
+
+/// What a value may be, beyond its type.
+#[derive(Clone, Copy, Debug)]
+pub enum Allowed {
+    /// A whole number within bounds.
+    Number {
+        /// Least.
+        min: i64,
+        /// Greatest.
+        max: i64,
+        /// Its unit; empty for a plain number.
+        unit: &'static str,
+    },
+    /// True or false.
+    Switch,
+    /// Addresses to listen at.
+    Addresses,
+    /// Addresses that end in a peer id.
+    Peers,
+    /// An IP address and a port.
+    Socket,
+    /// An address of the chain. Checked against the chainspec.
+    Address,
+    /// What to log.
+    LogFilter,
+}
+
+impl KeyDoc {
+    /// The key with its section.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// What it may be, in words.
+    pub fn allows(&self) -> String {
+        match self.allowed {
+            Allowed::Number { min, max, unit: "" } => format!("{min} to {max}"),
+            Allowed::Number { min, max, unit } => format!("{min} to {max} {unit}"),
+            Allowed::Switch => "true or false".to_owned(),
+            Allowed::Addresses => "a list of multiaddresses over TCP such as \"/ip4/0.0.0.0/tcp/29333\"".to_owned(),
+            Allowed::Peers => {
+                "a list of multiaddresses with a peer id such as \"/ip4/192.0.2.1/tcp/29333/p2p/12D3..\"".to_owned()
+            }
+            Allowed::Socket => "an IP address and a port such as \"127.0.0.1:29380\"".to_owned(),
+            Allowed::Address => "an address of the chain, or \"\"".to_owned(),
+            Allowed::LogFilter => {
+                "error, warn, info, debug, trace, or such levels by module as in \"info,causeway_node=debug\""
+                    .to_owned()
+            }
+        }
+    }
+}
+
+/// The sections, in the order of the file, and what they are about.
+pub const SECTIONS: &[(&str, &str)] = &[
+    ("p2p", "The network of peers."),
+    ("rest", "REST, for wallets and for \"causeway status\"."),
+    ("consensus", "Agreement on blocks. A full node follows by the same timeouts and gets no fees."),
+    ("mempool", "The transactions that wait for a block. Policy of this node alone: blocks may hold others."),
+    ("store", "The chain on disk. The sizes are memory; too little is slow, too much and the system stops the node."),
+    ("log", "What the node tells on standard error."),
+];
+
+const MIB: &str = "MiB";
+const MILLISECONDS: &str = "milliseconds";
+
+/// Every key, in the order of the file.
+pub const KEYS: &[KeyDoc] = &[
+    KeyDoc {
+        section: "p2p",
+        name: "listen",
+        allowed: Allowed::Addresses,
+        meaning: &["Where to listen for peers. With [] nobody can connect to this node: it only connects to others."],
+    },
+    KeyDoc {
+        section: "p2p",
+        name: "external",
+        allowed: Allowed::Addresses,
+        meaning: &[
+            "Where others reach this node, if that is another address than it listens at, as behind a router. A wrong",
+            "one sends peers away from this node.",
+        ],
+    },
+    KeyDoc {
+        section: "p2p",
+        name: "seeds",
+        allowed: Allowed::Peers,
+        meaning: &["Nodes to ask for more peers at the start. If all of them lie, this node sees only their network."],
+    },
+    KeyDoc {
+        section: "p2p",
+        name: "persistent_peers",
+        allowed: Allowed::Peers,
+        meaning: &["Nodes to stay connected to, beyond every limit below: the other validators, for a validator."],
+    },
+    KeyDoc {
+        section: "p2p",
+        name: "max_connections",
+        allowed: Allowed::Number { min: 1, max: 10_000, unit: "connections" },
+        meaning: &[
+            "Most connections at once. Each takes memory and bandwidth; too few and the node is easy to isolate.",
+        ],
+    },
+    KeyDoc {
+        section: "p2p",
+        name: "max_connections_per_address",
+        allowed: Allowed::Number { min: 1, max: 10_000, unit: "connections" },
+        meaning: &[
+            "Most connections of one IP address. More lets one stranger take the room of many; several nodes on one",
+            "machine need more.",
+        ],
+    },
+    KeyDoc {
+        section: "p2p",
+        name: "outbound",
+        allowed: Allowed::Number { min: 0, max: 1_000, unit: "connections" },
+        meaning: &[
+            "Connections that this node makes by itself. Strangers choose the others: with too few of its own, they",
+            "decide what this node hears.",
+        ],
+    },
+    KeyDoc {
+        section: "rest",
+        name: "enabled",
+        allowed: Allowed::Switch,
+        meaning: &["Whether REST is served. Without it \"causeway status\" cannot ask a running node."],
+    },
+    KeyDoc {
+        section: "rest",
+        name: "bind",
+        allowed: Allowed::Socket,
+        meaning: &[
+            "Where REST listens. It has no passwords: anything but 127.0.0.1 or [::1] lets others use it, so put a proxy",
+            "with limits in front.",
+        ],
+    },
+    KeyDoc {
+        section: "consensus",
+        name: "fee_address",
+        allowed: Allowed::Address,
+        meaning: &[
+            "Who gets the fees of the blocks that this validator proposes. With \"\" they go to the taproot address (BIP86,",
+            "no script) of the validator's own key: then whoever steals that key, which must be online, has the fees too.",
+        ],
+    },
+    KeyDoc {
+        section: "consensus",
+        name: "propose_ms",
+        allowed: Allowed::Number { min: 100, max: 60_000, unit: MILLISECONDS },
+        meaning: &[
+            "How long to wait for the proposal of a round before voting for none; 500 ms more in every further round. Too",
+            "short and slow proposers never succeed; too long and an absent proposer holds the chain up.",
+        ],
+    },
+    KeyDoc {
+        section: "consensus",
+        name: "prevote_ms",
+        allowed: Allowed::Number { min: 100, max: 60_000, unit: MILLISECONDS },
+        meaning: &["The same for prevotes that agree, once two thirds have prevoted anything."],
+    },
+    KeyDoc {
+        section: "consensus",
+        name: "precommit_ms",
+        allowed: Allowed::Number { min: 100, max: 60_000, unit: MILLISECONDS },
+        meaning: &["The same for precommits that agree, once two thirds have precommitted anything."],
+    },
+    KeyDoc {
+        section: "mempool",
+        name: "max_bytes",
+        allowed: Allowed::Number { min: 5_000_000, max: 100_000_000_000, unit: "bytes" },
+        meaning: &["Most memory that waiting transactions take. When it is full, those that pay least leave."],
+    },
+    KeyDoc {
+        section: "mempool",
+        name: "min_relay_sat_per_kvb",
+        allowed: Allowed::Number { min: 1, max: 100_000_000, unit: "sat/kvB" },
+        meaning: &[
+            "Least feerate of a transaction that this node takes and passes on. Lower lets others fill the pool for less;",
+            "higher and this node misses what its peers have.",
+        ],
+    },
+    KeyDoc {
+        section: "mempool",
+        name: "expiry_s",
+        allowed: Allowed::Number { min: 60, max: 31_536_000, unit: "seconds" },
+        meaning: &["How long a transaction waits before it is dropped."],
+    },
+    KeyDoc {
+        section: "mempool",
+        name: "persist",
+        allowed: Allowed::Switch,
+        meaning: &["Whether waiting transactions are saved when the node stops, and checked again when it starts."],
+    },
+    KeyDoc {
+        section: "store",
+        name: "coin_cache_mb",
+        allowed: Allowed::Number { min: 1, max: 1_048_576, unit: MIB },
+        meaning: &["Memory for coins that were read or written lately. More makes blocks faster to check."],
+    },
+    KeyDoc {
+        section: "store",
+        name: "block_cache_mb",
+        allowed: Allowed::Number { min: 1, max: 1_048_576, unit: MIB },
+        meaning: &["Memory of the database for what it read lately."],
+    },
+    KeyDoc {
+        section: "store",
+        name: "write_buffer_mb",
+        allowed: Allowed::Number { min: 1, max: 4_096, unit: MIB },
+        meaning: &["Memory that the database gathers writes in, for each of its six column families."],
+    },
+    KeyDoc {
+        section: "log",
+        name: "level",
+        allowed: Allowed::LogFilter,
+        meaning: &["How much is told. With error alone, a node that falls behind does so in silence."],
+    },
+];

@@ -1,0 +1,294 @@
+//! The directory of one node: its settings, its chain, its keys, and what it must remember.
+//!
+//! ```text
+//! <home>/config.toml            settings of this node
+//! <home>/chainspec.toml         what every node of the network shares
+//! <home>/keys/validator.key     secret; only of a validator
+//! <home>/keys/validator.mark    how far that key has signed; never copied, never restored
+//! <home>/keys/node.key          secret; who the node is among its peers
+//! <home>/data/store/            blocks, certificates and coins: can be fetched again
+//! <home>/data/consensus.log     what a validator must not forget of the current height
+//! <home>/data/follower.log      the same of a node that does not vote: can be lost
+//! <home>/data/evidence/         proofs that validators contradicted themselves
+//! <home>/data/mempool.dat       transactions that waited when the node stopped: can be lost
+//! <home>/LOCK                   held by the process that runs on the home
+//! ```
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use causeway_chainspec::{ChainSpec, ChainSpecError};
+
+use crate::shell::files::{create_new, read_bounded, sync_directory};
+
+/// Permissions of every directory of a home.
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// Permissions of files that are no secret.
+const FILE_MODE: u32 = 0o644;
+
+/// Most bytes of a chainspec file: with 1,000 allocations of 520 bytes it has about 1.2 MB.
+const CHAINSPEC_BYTES_MAX: u64 = 4 << 20;
+
+/// Most bytes of a process number in the lock file.
+const PID_BYTES_MAX: u64 = 32;
+
+/// Why a home cannot be used.
+#[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HomeError {
+    /// It is there already.
+    #[error("{} exists already and is not empty: nothing was changed; choose another directory with --home", path.display())]
+    Exists { path: PathBuf },
+    /// It is not there, or not complete.
+    #[error("{} is no home of a node ({} is missing): make one with \"causeway init --home {}\"", path.display(), missing.display(), path.display())]
+    NotAHome { path: PathBuf, missing: PathBuf },
+    /// A file or directory cannot be read or made.
+    #[error("{} cannot be {doing}: check the disk, its space, owner and permissions", path.display())]
+    Io {
+        path: PathBuf,
+        doing: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    /// Another process runs on it.
+    #[error("another causeway runs on {} (pid {pid}): stop that one first, or choose another home", path.display())]
+    Running { path: PathBuf, pid: String },
+    /// The chainspec file is none.
+    #[error("{} is refused: use the chainspec that the network was made with", path.display())]
+    ChainSpec {
+        path: PathBuf,
+        #[source]
+        source: Box<ChainSpecError>,
+    },
+    /// A file is far too large to be what it should be.
+    #[error("{} has more than {max} bytes: it is not the file that belongs there", path.display())]
+    TooLarge { path: PathBuf, max: u64 },
+    /// A file is no text.
+    #[error("{} is no UTF-8 text: it is not the file that belongs there", path.display())]
+    NotText { path: PathBuf },
+}
+
+/// A node's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    path: PathBuf,
+}
+
+/// Says that no other process runs on the home, for as long as it is kept.
+#[derive(Debug)]
+pub struct HomeLock {
+    _file: File,
+}
+
+impl Home {
+    /// The home at `path`, which is not looked at.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The settings.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    /// The chainspec.
+    pub fn chainspec(&self) -> PathBuf {
+        self.path.join("chainspec.toml")
+    }
+
+    /// The directory of the keys.
+    pub fn keys(&self) -> PathBuf {
+        self.path.join("keys")
+    }
+
+    /// The validator's secret key.
+    pub fn validator_key(&self) -> PathBuf {
+        self.keys().join("validator.key")
+    }
+
+    /// The high-water mark of the validator's key.
+    pub fn validator_mark(&self) -> PathBuf {
+        self.keys().join("validator.mark")
+    }
+
+    /// The secret key among peers.
+    pub fn node_key(&self) -> PathBuf {
+        self.keys().join("node.key")
+    }
+
+    /// The directory of everything that the node writes by itself.
+    pub fn data(&self) -> PathBuf {
+        self.path.join("data")
+    }
+
+    /// The directory of the store.
+    pub fn store(&self) -> PathBuf {
+        self.data().join("store")
+    }
+
+    /// The consensus log of a validator.
+    pub fn consensus_log(&self) -> PathBuf {
+        self.data().join("consensus.log")
+    }
+
+    /// The consensus log of a node that does not vote. Its own, so that following with a validator's home leaves the
+    /// validator's log as it is.
+    pub fn follower_log(&self) -> PathBuf {
+        self.data().join("follower.log")
+    }
+
+    /// The proposed blocks of the height that is being decided.
+    pub fn bodies(&self) -> PathBuf {
+        self.data().join("bodies.dat")
+    }
+
+    /// The directory of evidence.
+    pub fn evidence(&self) -> PathBuf {
+        self.data().join("evidence")
+    }
+
+    /// The mempool as it was when the node stopped.
+    pub fn mempool(&self) -> PathBuf {
+        self.data().join("mempool.dat")
+    }
+
+    /// The file whose lock says that a process runs here.
+    pub fn lock_file(&self) -> PathBuf {
+        self.path.join("LOCK")
+    }
+
+    /// Checks that nothing is where a new home should be, or an empty directory.
+    ///
+    /// # Errors
+    /// [`HomeError::Exists`], or the path cannot be looked at.
+    pub fn check_absent(&self) -> Result<(), HomeError> {
+        let exists = || HomeError::Exists { path: self.path.clone() };
+        match std::fs::read_dir(&self.path) {
+            Ok(mut entries) => entries.next().map_or(Ok(()), |_| Err(exists())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(exists()),
+            Err(source) => Err(self.io(&self.path, "read", source)),
+        }
+    }
+
+    /// Makes the directories of a new home, and its lock.
+    ///
+    /// # Errors
+    /// There is something already, which is left as it is; or a directory cannot be made.
+    pub fn create(&self) -> Result<HomeLock, HomeError> {
+        self.check_absent()?;
+        let make = |path: &Path, recursive| {
+            let made = DirBuilder::new().recursive(recursive).mode(DIRECTORY_MODE).create(path);
+            made.map_err(|source| self.io(path, "made", source))
+        };
+        make(&self.path, true)?;
+        // Also if it was there, empty.
+        std::fs::set_permissions(&self.path, Permissions::from_mode(DIRECTORY_MODE))
+            .map_err(|source| self.io(&self.path, "made", source))?;
+        let lock = self.lock()?;
+        for directory in [self.keys(), self.data(), self.evidence()] {
+            make(&directory, false)?;
+        }
+        for directory in [&self.data(), &self.path] {
+            sync_directory(directory).map_err(|source| self.io(directory, "made", source))?;
+        }
+        Ok(lock)
+    }
+
+    /// Writes a new file that is no secret.
+    ///
+    /// # Errors
+    /// There is one already, or it cannot be made.
+    pub fn write_new(&self, path: &Path, text: &str) -> Result<(), HomeError> {
+        create_new(path, FILE_MODE, text.as_bytes()).map_err(|source| self.io(path, "made", source))
+    }
+
+    /// Takes the home for this process.
+    ///
+    /// # Errors
+    /// Another one runs on it, it is no home, or the lock cannot be had.
+    pub fn lock(&self) -> Result<HomeLock, HomeError> {
+        let path = self.lock_file();
+        let failed = |source| self.io(&path, "locked", source);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&path);
+        let mut file = file.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => self.not_a_home(&self.path),
+            _ => failed(error),
+        })?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let pid = read_bounded(&file, PID_BYTES_MAX).ok().flatten();
+                let pid = pid.and_then(|bytes| String::from_utf8(bytes).ok()).map(|text| text.trim().to_owned());
+                let pid = pid.filter(|pid| !pid.is_empty()).unwrap_or_else(|| "unknown".to_owned());
+                return Err(HomeError::Running { path: self.path.clone(), pid });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+        Ok(HomeLock { _file: file })
+    }
+
+    /// Checks that this is a home: [`init`](crate::cli) writes the settings last.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check_present(&self) -> Result<(), HomeError> {
+        for path in [self.config(), self.chainspec(), self.keys(), self.data()] {
+            if !path.exists() {
+                return Err(self.not_a_home(&path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the chainspec of the home.
+    ///
+    /// # Errors
+    /// It is missing or refused.
+    pub fn load_chainspec(&self) -> Result<ChainSpec, HomeError> {
+        read_chainspec(&self.chainspec())
+    }
+
+    fn not_a_home(&self, missing: &Path) -> HomeError {
+        HomeError::NotAHome { path: self.path.clone(), missing: missing.to_owned() }
+    }
+
+    fn io(&self, path: &Path, doing: &'static str, source: io::Error) -> HomeError {
+        HomeError::Io { path: path.to_owned(), doing, source }
+    }
+}
+
+/// Reads a chainspec file.
+///
+/// # Errors
+/// It is missing or refused.
+pub fn read_chainspec(path: &Path) -> Result<ChainSpec, HomeError> {
+    let text = read_text(path, CHAINSPEC_BYTES_MAX)?;
+    ChainSpec::from_toml(&text)
+        .map_err(|source| HomeError::ChainSpec { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// Reads a text file of at most `max` bytes.
+///
+/// # Errors
+/// It is missing, too large or no text.
+pub(crate) fn read_text(path: &Path, max: u64) -> Result<String, HomeError> {
+    let bytes = File::open(path).and_then(|file| read_bounded(&file, max));
+    let bytes = bytes.map_err(|source| HomeError::Io { path: path.to_owned(), doing: "read", source })?;
+    let bytes = bytes.ok_or_else(|| HomeError::TooLarge { path: path.to_owned(), max })?;
+    String::from_utf8(bytes).map_err(|_| HomeError::NotText { path: path.to_owned() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,345 @@
+//! The blocks of the height: proposing our own, judging those of others, voting or waiting.
+//!
+//! Three verdicts (DESIGN section 6). A block that breaks a rule is *invalid*. One that does not is *voted* for, unless
+//! our own view of the outside speaks against it: then it is *held*. Of a held block the engine hears nothing until our
+//! view agrees, or until more than two thirds of the validators have prevoted it: then it is valid, as it always was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::block::Header;
+use bitcoin::consensus::deserialize;
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::{Amount, BlockHash};
+use bytes::Bytes;
+use causeway_chainspec::Height;
+use causeway_consensus::bft::{Address, CommitCertificate, Input, Validity};
+use causeway_consensus::{ConnectedBlock, InvalidBlock};
+use libp2p::PeerId;
+
+use super::action::{Action, RelayVerdict};
+use super::bodies::{BodyState, Source, Told, Waiting};
+use super::event::{GossipId, Now, Ticket, Verdict};
+use super::jobs::{AssembleJob, ValidateJob, block_hash, is_altered};
+use super::report::{Offence, Report};
+use super::timers::Alarm;
+use super::{Asked, Node, NodeFault};
+use crate::assemble::{BlockRoom, Selection, select};
+use crate::wire::{Request, Topic, decode_body, encode_body};
+
+/// How far ahead of this machine's clock a block's time may be before its vote is held. Clocks of validators differ by
+/// less; a proposer that always claims the most gains nothing, as the next block may have the same time.
+pub const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(10);
+
+/// How long to wait for a body whose proposal is here before asking for it, and between two peers that are asked.
+const FETCH_AFTER: Duration = Duration::from_millis(150);
+const FETCH_AGAIN: Duration = Duration::from_millis(400);
+
+/// How often a body is sent to one peer that asks.
+const SENDINGS_MAX: u32 = 4;
+
+/// What this node was asked to propose.
+#[derive(Debug)]
+pub(super) struct Proposing {
+    height: Height,
+    round: u32,
+    /// The job that assembles it.
+    ticket: Option<Ticket>,
+    content: Content,
+}
+
+/// What goes into a block of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// The best of the mempool.
+    Mempool,
+    /// Nothing: with the mempool's choice the block would break a rule, which is a bug of ours.
+    Nothing,
+}
+
+impl Node {
+    /// The engine asks for a block.
+    pub(super) fn propose(&mut self, now: Now, height: Height, round: u32) {
+        self.proposing = Some(Proposing { height, round, ticket: None, content: Content::Mempool });
+        self.assemble(now);
+    }
+
+    /// Assembles the block that was asked for, as soon as the clock permits.
+    pub(super) fn assemble(&mut self, now: Now) {
+        let ticket = self.ticket();
+        let Some(proposing) = self.proposing.as_mut().filter(|proposing| proposing.ticket.is_none()) else { return };
+        // Bitcoin's rule, and ours that time never goes back.
+        let earliest = self.tip.time().max(self.tip.median_time_past().saturating_add(1));
+        let latest_vote = now.unix + CLOCK_AHEAD_MAX;
+        if let Some(wait) = Duration::from_secs(earliest.into()).checked_sub(latest_vote).filter(|wait| !wait.is_zero())
+        {
+            return self.timers.set(Alarm::Propose, now.uptime + wait);
+        }
+        let time = u32::try_from(now.unix.as_secs()).unwrap_or(u32::MAX).max(earliest);
+        let selection = match proposing.content {
+            Content::Mempool => select(&self.mempool, &BlockRoom::beside(&self.fee_script, None)),
+            Content::Nothing => Selection::empty(),
+        };
+        proposing.ticket = Some(ticket);
+        let Selection { transactions, fees, .. } = selection;
+        let (parent, fee_script) = (Arc::clone(&self.tip), self.fee_script.clone());
+        let job = AssembleJob { parent, time, fees, fee_script, transactions };
+        self.actions.push(Action::Assemble { ticket, job });
+    }
+
+    /// Our block is ready.
+    pub(super) fn assembled(&mut self, now: Now, ticket: Ticket, verdict: Verdict) {
+        let Some(proposing) = self.proposing.take_if(|proposing| proposing.ticket == Some(ticket)) else { return };
+        let Proposing { height, round, content, .. } = proposing;
+        match verdict {
+            Verdict::Valid { bytes, connected } => {
+                let (Some(address), hash) = (self.engine.address(), connected.tip().hash()) else { return };
+                let waiting = self.admit_body(hash, round, address);
+                let Some(body) = self.bodies.get_mut(&hash) else { return };
+                let state = BodyState::Valid { bytes: bytes.clone(), connected, told: Told::Yes };
+                let before = std::mem::replace(&mut body.state, state);
+                body.kept = true;
+                // The same block, if it came from others before: an empty one has nothing of its own.
+                let judging = if let BodyState::Judging { source, .. } = before { Some(source) } else { None };
+                for source in judging.into_iter().chain(waiting.map(|waiting| waiting.source)) {
+                    self.relay_source(source, RelayVerdict::Accept);
+                }
+                self.actions.push(Action::KeepBody { height, bytes: bytes.clone() });
+                self.actions.push(Action::Publish { topic: Topic::Bodies, bytes: encode_body(height, &bytes) });
+                self.inputs.push_back(Input::Propose { height, round, block: hash });
+            }
+            Verdict::Invalid(rule) => {
+                self.actions.push(Action::Report(Report::OwnBlockInvalid { height, rule }));
+                if content == Content::Mempool {
+                    self.proposing = Some(Proposing { height, round, ticket: None, content: Content::Nothing });
+                    self.assemble(now);
+                }
+            }
+            // The height is over.
+            Verdict::NotReady { .. } | Verdict::Unproven(_) => {}
+        }
+    }
+
+    /// The engine accepted a proposal: its block, and no other, may be judged.
+    pub(super) fn admit(&mut self, now: Now, round: u32, hash: BlockHash, proposer: Address) {
+        let waiting = self.admit_body(hash, round, proposer);
+        let Some(body) = self.bodies.get_mut(&hash) else { return };
+        let missing = matches!(body.state, BodyState::Missing);
+        match waiting {
+            Some(waiting) if missing => {
+                body.kept |= waiting.kept;
+                self.judge(hash, waiting.bytes, waiting.source);
+            }
+            Some(waiting) => self.relay_source(waiting.source, RelayVerdict::Ignore),
+            None if missing => self.fetch_body_soon(now, hash),
+            None => {}
+        }
+    }
+
+    /// Admits a body in place of one that nobody can decide any more. Returns what waited of it.
+    pub(super) fn admit_body(&mut self, hash: BlockHash, round: u32, proposer: Address) -> Option<Waiting> {
+        let (engine, last) = (&self.engine, self.final_block.as_ref().map(CommitCertificate::block));
+        let may_be_decided = |hash: &BlockHash| last == Some(*hash) || engine.has_polka(*hash);
+        let (waiting, dropped) = self.bodies.admit(hash, round, proposer, may_be_decided);
+        if let Some(dropped) = dropped {
+            self.relay_source(dropped, RelayVerdict::Ignore);
+        }
+        waiting
+    }
+
+    /// A peer sends on a block that is proposed.
+    pub(super) fn gossiped_body(&mut self, now: Now, peer: PeerId, id: GossipId, bytes: Bytes) {
+        let parts = decode_body(bytes).ok();
+        let parts = parts.and_then(|(height, bytes)| Some((height, block_hash(&bytes)?, bytes)));
+        let Some((height, hash, bytes)) = parts else {
+            self.relay(id, RelayVerdict::Reject);
+            return self.punish(now, peer, Offence::Malformed);
+        };
+        let source = Source { peer: Some(peer), gossip: Some(id) };
+        let tip = self.tip.height();
+        let above = height.blocks_since(tip).unwrap_or(0);
+        let header = bytes.get(..Header::SIZE).and_then(|header| deserialize::<Header>(header).ok());
+        let Some(Header { prev_blockhash: parent, .. }) = header else { return self.relay(id, RelayVerdict::Ignore) };
+        let on_tip = parent == self.tip.hash();
+        if !(above == 1 && on_tip || above == 2 && !on_tip) {
+            return self.relay(id, RelayVerdict::Ignore);
+        }
+        match self.bodies.get(&hash).map(|body| &body.state) {
+            Some(BodyState::Missing) => self.judge(hash, bytes, source),
+            Some(_) => self.relay(id, RelayVerdict::Ignore),
+            None => {
+                for dropped in self.bodies.wait(Waiting { height, hash, parent, bytes, source, kept: false }) {
+                    self.relay_source(dropped, RelayVerdict::Ignore);
+                }
+            }
+        }
+    }
+
+    /// Has the rules applied to the body of an admitted block.
+    fn judge(&mut self, hash: BlockHash, bytes: Bytes, source: Source) {
+        let ticket = self.ticket();
+        let Some(body) = self.bodies.get_mut(&hash) else { return };
+        body.state = BodyState::Judging { ticket, bytes: bytes.clone(), source };
+        self.timers.stop(Alarm::FetchBody(hash));
+        self.actions.push(Action::Validate { ticket, job: ValidateJob { bytes, proof: None } });
+    }
+
+    /// A block was judged by the rules.
+    pub(super) fn validated(&mut self, now: Now, ticket: Ticket, verdict: Verdict) -> Result<(), NodeFault> {
+        if self.sync_validated(now, ticket, &verdict)? {
+            return Ok(());
+        }
+        // A job of an earlier height, otherwise.
+        let Some(hash) = self.bodies.by_ticket(ticket) else { return Ok(()) };
+        let Some(body) = self.bodies.get_mut(&hash) else { return Ok(()) };
+        let BodyState::Judging { source, .. } = std::mem::replace(&mut body.state, BodyState::Missing) else {
+            return Ok(());
+        };
+        match verdict {
+            Verdict::Valid { bytes, connected } => {
+                body.state = BodyState::Valid { bytes, connected: Arc::clone(&connected), told: Told::Held };
+                self.relay_source(source, RelayVerdict::Accept);
+                if !self.commit_final(hash, &connected) {
+                    self.vote_or_hold(now, hash, &connected);
+                }
+            }
+            Verdict::Invalid(rule) if is_altered(&rule) => {
+                self.relay_source(source, RelayVerdict::Reject);
+                if let Some(peer) = source.peer {
+                    self.punish(now, peer, Offence::AlteredBlock);
+                }
+                self.fetch_body(now, hash);
+            }
+            Verdict::Invalid(rule) => {
+                body.state = BodyState::Invalid;
+                self.relay_source(source, RelayVerdict::Ignore);
+                return self.invalid(hash, rule);
+            }
+            // The tip has moved, so the height is over.
+            Verdict::NotReady { .. } | Verdict::Unproven(_) => self.relay_source(source, RelayVerdict::Ignore),
+        }
+        Ok(())
+    }
+
+    /// An admitted block breaks a rule.
+    fn invalid(&mut self, hash: BlockHash, rule: InvalidBlock) -> Result<(), NodeFault> {
+        let Some((height, body)) = self.tip.height().next().zip(self.bodies.get(&hash)) else { return Ok(()) };
+        if self.final_block.as_ref().is_some_and(|certificate| certificate.block() == hash) {
+            return Err(NodeFault::FinalBlockInvalid { height, hash, rule: Box::new(rule) });
+        }
+        for round in &body.rounds {
+            let input = Input::Judged { height, round: *round, block: hash, validity: Validity::Invalid };
+            self.inputs.push_back(input);
+        }
+        let proposer = body.proposer;
+        self.actions.push(Action::Report(Report::InvalidProposal { height, hash, proposer, rule }));
+        Ok(())
+    }
+
+    /// The voting judgement of a block that breaks no rule.
+    fn vote_or_hold(&mut self, now: Now, hash: BlockHash, connected: &ConnectedBlock) {
+        let ahead = ahead_of(now, connected.tip().time());
+        if ahead <= CLOCK_AHEAD_MAX || self.engine.has_polka(hash) {
+            return self.tell_valid(hash);
+        }
+        let height = connected.tip().height();
+        self.timers.set_at_latest(Alarm::Judge, now.uptime + (ahead - CLOCK_AHEAD_MAX));
+        self.actions.push(Action::Report(Report::Held { height, hash, ahead }));
+    }
+
+    /// Looks again at what is held.
+    pub(super) fn judge_held(&mut self, now: Now) {
+        for hash in self.bodies.held() {
+            let Some(BodyState::Valid { connected, .. }) = self.bodies.get(&hash).map(|body| &body.state) else {
+                continue;
+            };
+            let ahead = ahead_of(now, connected.tip().time());
+            if ahead <= CLOCK_AHEAD_MAX || self.engine.has_polka(hash) {
+                self.tell_valid(hash);
+            } else {
+                self.timers.set_at_latest(Alarm::Judge, now.uptime + (ahead - CLOCK_AHEAD_MAX));
+            }
+        }
+    }
+
+    /// Tells the engine that a block is valid, once it is on disk: what is voted for can be brought back.
+    fn tell_valid(&mut self, hash: BlockHash) {
+        let Some((height, body)) = self.tip.height().next().zip(self.bodies.get_mut(&hash)) else { return };
+        let BodyState::Valid { bytes, told, .. } = &mut body.state else { return };
+        *told = Told::Yes;
+        if !std::mem::replace(&mut body.kept, true) {
+            self.actions.push(Action::KeepBody { height, bytes: bytes.clone() });
+        }
+        // A later proposal of the same block needs no second verdict.
+        if let Some(round) = body.rounds.first().copied() {
+            self.inputs.push_back(Input::Judged { height, round, block: hash, validity: Validity::Valid });
+        }
+    }
+
+    /// Asks for a body if it does not come by itself.
+    pub(super) fn fetch_body_soon(&mut self, now: Now, hash: BlockHash) {
+        self.timers.set_at_latest(Alarm::FetchBody(hash), now.uptime + FETCH_AFTER);
+    }
+
+    /// Asks one peer after the other for a body, until it is here.
+    pub(super) fn fetch_body(&mut self, now: Now, hash: BlockHash) {
+        let Some(body) = self.bodies.get_mut(&hash).filter(|body| matches!(body.state, BodyState::Missing)) else {
+            return;
+        };
+        // Every block in another order of the peers, which nobody can choose a name for.
+        let order = |peer: &&PeerId| sha256::Hash::hash(&[&peer.to_bytes(), &hash.to_byte_array()[..]].concat());
+        if self.peers.iter().all(|peer| body.asked.contains(peer)) {
+            body.asked.clear();
+        }
+        let peer = self.peers.iter().filter(|peer| !body.asked.contains(peer)).min_by_key(order).copied();
+        if let (Some(peer), Some(height)) = (peer, self.tip.height().next()) {
+            body.asked.insert(peer);
+            self.request(peer, Asked::Body { hash }, Request::Body { height, hash });
+        }
+        self.timers.set(Alarm::FetchBody(hash), now.uptime + FETCH_AGAIN);
+    }
+
+    /// A peer answers with a body, or has none.
+    pub(super) fn fetched_body(&mut self, now: Now, peer: PeerId, hash: BlockHash, bytes: Option<Bytes>) {
+        let Some(body) = self.bodies.get(&hash).filter(|body| matches!(body.state, BodyState::Missing)) else { return };
+        let others = self.peers.iter().any(|peer| !body.asked.contains(peer));
+        match bytes {
+            Some(bytes) if block_hash(&bytes) == Some(hash) => {
+                return self.judge(hash, bytes, Source { peer: Some(peer), gossip: None });
+            }
+            Some(_) => self.punish(now, peer, Offence::AlteredBlock),
+            None => {}
+        }
+        // Once all were asked, the next round waits for its time.
+        if others {
+            self.fetch_body(now, hash);
+        }
+    }
+
+    /// The answer to a peer that asks for a body: what is judged, and to each peer a few times at most.
+    pub(super) fn body_for(&mut self, peer: PeerId, hash: &BlockHash) -> Option<Bytes> {
+        let body = self.bodies.get_mut(hash)?;
+        let bytes = body.bytes()?.clone();
+        let sent = body.sent.entry(peer).or_insert(0);
+        *sent += 1;
+        (*sent <= SENDINGS_MAX).then_some(bytes)
+    }
+
+    pub(super) fn relay_source(&mut self, source: Source, verdict: RelayVerdict) {
+        if let Some(id) = source.gossip {
+            self.relay(id, verdict);
+        }
+    }
+}
+
+/// How far a block's time is ahead of this machine's clock.
+fn ahead_of(now: Now, time: u32) -> Duration {
+    Duration::from_secs(time.into()).saturating_sub(now.unix)
+}
+
+impl Selection {
+    /// The choice of nothing.
+    fn empty() -> Self {
+        Self { transactions: vec![], fees: Amount::ZERO, weight: bitcoin::Weight::ZERO, sigops_cost: 0 }
+    }
+}

@@ -1,0 +1,209 @@
+//! The blocks that are proposed: which may be judged, and what is known of them.
+//!
+//! A body counts only after the engine accepted a proposal of its hash from the right proposer: without that, one node
+//! that floods bodies slows the whole chain (DESIGN section 6). Bodies that come first wait, few and bounded, for their
+//! proposal; some of them are of the next height. What is admitted is bounded by the rounds of a height, as each round
+//! has one proposer and the engine accepts one proposal of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bitcoin::BlockHash;
+use bytes::Bytes;
+use causeway_chainspec::Height;
+use causeway_consensus::ConnectedBlock;
+use causeway_consensus::bft::Address;
+use libp2p::PeerId;
+
+use super::event::{GossipId, Ticket};
+
+/// Bodies without a proposal, and their bytes. Whoever has most of them gives way.
+const WAITING_MAX: usize = 32;
+const WAITING_BYTES_MAX: usize = 32 << 20;
+
+/// Admitted bodies of a height whose bytes are kept. Older rounds give way to newer ones.
+const ADMITTED_MAX: usize = 16;
+
+/// The bodies of the height that is being decided, and of the next.
+#[derive(Debug, Default)]
+pub(super) struct Bodies {
+    admitted: BTreeMap<BlockHash, Body>,
+    waiting: Vec<Waiting>,
+}
+
+/// A block with an accepted proposal.
+#[derive(Debug)]
+pub(super) struct Body {
+    /// The rounds in which it was proposed.
+    pub(super) rounds: BTreeSet<u32>,
+    /// Who proposed it first.
+    pub(super) proposer: Address,
+    pub(super) state: BodyState,
+    /// Peers that were asked for it, and have not sent it.
+    pub(super) asked: BTreeSet<PeerId>,
+    /// How often it was sent to each peer that asked.
+    pub(super) sent: BTreeMap<PeerId, u32>,
+    /// Whether it is on disk.
+    pub(super) kept: bool,
+}
+
+/// What is known of a block.
+#[derive(Debug)]
+pub(super) enum BodyState {
+    /// Only its proposal.
+    Missing,
+    /// It is being judged by the rules.
+    Judging { ticket: Ticket, bytes: Bytes, source: Source },
+    /// It breaks no rule.
+    Valid { bytes: Bytes, connected: Arc<ConnectedBlock>, told: Told },
+    /// It breaks one.
+    Invalid,
+}
+
+/// Whether the engine knows that a block is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It does.
+    Yes,
+    /// Our own view speaks against it: nothing is said until the others have decided without us.
+    Held,
+}
+
+/// Where a body came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    pub(super) peer: Option<PeerId>,
+    /// The gossip message that waits for the verdict.
+    pub(super) gossip: Option<GossipId>,
+}
+
+/// A body whose proposal has not come.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) height: Height,
+    pub(super) hash: BlockHash,
+    /// What it stands on, as it says.
+    pub(super) parent: BlockHash,
+    pub(super) bytes: Bytes,
+    pub(super) source: Source,
+    /// Whether it is on disk: it comes from there.
+    pub(super) kept: bool,
+}
+
+impl Bodies {
+    /// Admits the block of an accepted proposal. Returns a body of it that was waiting, and the source of one that had to
+    /// give way; never one that `may_be_decided`.
+    pub(super) fn admit(
+        &mut self,
+        hash: BlockHash,
+        round: u32,
+        proposer: Address,
+        may_be_decided: impl Fn(&BlockHash) -> bool,
+    ) -> (Option<Waiting>, Option<Source>) {
+        let waiting = self.waiting.iter().position(|waiting| waiting.hash == hash);
+        let waiting = waiting.map(|index| self.waiting.swap_remove(index));
+        let full = !self.admitted.contains_key(&hash) && self.admitted.len() >= ADMITTED_MAX;
+        let dropped = if full { self.forget_oldest(may_be_decided) } else { None };
+        let body = self.admitted.entry(hash).or_insert_with(|| Body {
+            rounds: BTreeSet::new(),
+            proposer,
+            state: BodyState::Missing,
+            asked: BTreeSet::new(),
+            sent: BTreeMap::new(),
+            kept: false,
+        });
+        body.rounds.insert(round);
+        (waiting, dropped)
+    }
+
+    /// Forgets the block whose last round is the oldest. Returns the source of a body that is being judged.
+    fn forget_oldest(&mut self, may_be_decided: impl Fn(&BlockHash) -> bool) -> Option<Source> {
+        let open = self.admitted.iter().filter(|(hash, _)| !may_be_decided(hash));
+        let oldest = open.min_by_key(|(_, body)| body.rounds.last().copied()).map(|(hash, _)| *hash);
+        match self.admitted.remove(&oldest?)?.state {
+            BodyState::Judging { source, .. } => Some(source),
+            BodyState::Missing | BodyState::Valid { .. } | BodyState::Invalid => None,
+        }
+    }
+
+    pub(super) fn get(&self, hash: &BlockHash) -> Option<&Body> {
+        self.admitted.get(hash)
+    }
+
+    pub(super) fn get_mut(&mut self, hash: &BlockHash) -> Option<&mut Body> {
+        self.admitted.get_mut(hash)
+    }
+
+    /// The block that a job judges.
+    pub(super) fn by_ticket(&self, ticket: Ticket) -> Option<BlockHash> {
+        let of_job = |body: &Body| matches!(body.state, BodyState::Judging { ticket: job, .. } if job == ticket);
+        self.admitted.iter().find(|(_, body)| of_job(body)).map(|(hash, _)| *hash)
+    }
+
+    /// The blocks whose verdict is held back.
+    pub(super) fn held(&self) -> Vec<BlockHash> {
+        let held = |body: &&Body| matches!(body.state, BodyState::Valid { told: Told::Held, .. });
+        self.admitted.iter().filter(|(_, body)| held(body)).map(|(hash, _)| *hash).collect()
+    }
+
+    /// Keeps a body for a proposal that may come. Gives back the sources of bodies that have no room.
+    pub(super) fn wait(&mut self, new: Waiting) -> Vec<Source> {
+        if self.waiting.iter().any(|waiting| waiting.hash == new.hash) {
+            return vec![new.source];
+        }
+        self.waiting.push(new);
+        let mut dropped = Vec::new();
+        while self.waiting.len() > WAITING_MAX || self.waiting_bytes() > WAITING_BYTES_MAX {
+            // What comes from this node's own disk stays.
+            let peer = |waiting: &Waiting| waiting.source.peer;
+            let count =
+                |index: &usize| self.waiting.iter().filter(|it| peer(it) == peer(&self.waiting[*index])).count();
+            let of_peers = (0..self.waiting.len()).filter(|index| peer(&self.waiting[*index]).is_some());
+            // Of whoever has most, the newest.
+            let Some(index) = of_peers.max_by_key(count) else { break };
+            dropped.push(self.waiting.remove(index).source);
+        }
+        dropped
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.waiting.iter().map(|waiting| waiting.bytes.len()).sum()
+    }
+
+    /// Leaves only what may stand on the new tip, or above. Returns the sources of bodies that waited in vain.
+    pub(super) fn start(&mut self, next: Height, tip: BlockHash) -> Vec<Source> {
+        let judging = std::mem::take(&mut self.admitted).into_values().filter_map(|body| match body.state {
+            BodyState::Judging { source, .. } => Some(source),
+            BodyState::Missing | BodyState::Valid { .. } | BodyState::Invalid => None,
+        });
+        let mut sources: Vec<Source> = judging.collect();
+        self.waiting.retain(|waiting| {
+            let stays = waiting.height > next || waiting.height == next && waiting.parent == tip;
+            if !stays {
+                sources.push(waiting.source);
+            }
+            stays
+        });
+        sources
+    }
+
+    /// Bytes in memory.
+    pub(super) fn memory(&self) -> usize {
+        let admitted = self.admitted.values().map(|body| match &body.state {
+            BodyState::Judging { bytes, .. } | BodyState::Valid { bytes, .. } => bytes.len(),
+            BodyState::Missing | BodyState::Invalid => 0,
+        });
+        admitted.sum::<usize>() + self.waiting_bytes()
+    }
+}
+
+impl Body {
+    /// The bytes for others, once they are judged: before that they may not be those of the header, and whoever passes
+    /// them on is to blame.
+    pub(super) fn bytes(&self) -> Option<&Bytes> {
+        match &self.state {
+            BodyState::Valid { bytes, .. } => Some(bytes),
+            BodyState::Missing | BodyState::Judging { .. } | BodyState::Invalid => None,
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The way of a transaction into the mempool: how many are checked at once, who waits, and who is told.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::{Transaction, Txid};
+use bytes::Bytes;
+use causeway_consensus::{Block, Tx};
+use libp2p::PeerId;
+
+use super::Node;
+use super::action::{Action, RelayVerdict};
+use super::event::{GossipId, Now, SubmitId, Ticket};
+use super::jobs::CheckJob;
+use super::report::Offence;
+use super::timers::Alarm;
+use crate::mempool::snapshot::SnapshotEntry;
+use crate::mempool::{Checked, CoinRequest, Departed, NotYet, Outcome, PolicyReject, Reject};
+use crate::wire::{TRANSACTIONS_MAX, Topic, decode_transactions, encode_transactions};
+
+/// Jobs of checks that run at once, and the transactions of one: a job is worth waking a thread, and a few are enough for
+/// every core.
+const JOBS_MAX: usize = 32;
+const JOB_TRANSACTIONS: usize = 16;
+
+/// How long transactions gather before they are sent together: every message costs every peer far more than its bytes.
+const GATHER_FOR: Duration = Duration::from_millis(20);
+
+/// Bytes that are sent at once, unless a single transaction has more.
+const GATHER_BYTES: usize = 100_000;
+
+/// Transactions of peers that wait for a check, and their bytes. What comes on top is dropped.
+const QUEUE_MAX: usize = 4_096;
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+
+/// Transactions that wait for a parent, the most bytes of one, and how long.
+const ORPHANS_MAX: usize = 128;
+const ORPHAN_BYTES_MAX: usize = 100_000;
+const ORPHAN_FOR: Duration = Duration::from_secs(60);
+
+/// Transactions of an earlier run that are looked at with one event.
+const SNAPSHOT_AT_ONCE: usize = 256;
+
+/// This node's own transactions that are sent again at once.
+const REBROADCAST_MAX: usize = 64;
+
+/// Everything between a transaction's arrival and the mempool.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    queue: VecDeque<(CoinRequest, Arrival)>,
+    queued_bytes: usize,
+    running: BTreeMap<Ticket, Vec<Arrival>>,
+    /// Messages of peers, some of whose transactions have no verdict yet.
+    messages: BTreeMap<GossipId, Message>,
+    /// What is sent with the next message.
+    outbox: Vec<Bytes>,
+    /// Checked against a tip that the pool is about to have.
+    early: Vec<(CoinRequest, Arrival)>,
+    /// By arrival.
+    orphans: VecDeque<Orphan>,
+    /// Of an earlier run, parents first; one at a time, since the next may stand on it.
+    snapshot: VecDeque<SnapshotEntry>,
+    snapshot_running: bool,
+    /// Handed in here, and in no block yet.
+    own: BTreeSet<Txid>,
+    /// The last own transaction that was sent again.
+    sent: Option<Txid>,
+}
+
+/// A transaction on its way.
+#[derive(Clone, Debug)]
+struct Arrival {
+    transaction: Arc<Transaction>,
+    bytes: usize,
+    origin: Origin,
+}
+
+/// What became of the transactions of a message.
+#[derive(Clone, Copy, Debug, Default)]
+struct Message {
+    open: usize,
+    accepted: usize,
+    invalid: usize,
+}
+
+/// A transaction whose parent is not known.
+#[derive(Debug)]
+struct Orphan {
+    transaction: Arc<Transaction>,
+    missing: Txid,
+    until: Duration,
+}
+
+/// Where a transaction came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Peer { peer: PeerId, id: GossipId },
+    Here { id: SubmitId },
+    Snapshot,
+    Orphan,
+}
+
+impl Intake {
+    pub(super) fn new(snapshot: Vec<SnapshotEntry>) -> Self {
+        Self { snapshot: snapshot.into(), ..Self::default() }
+    }
+
+    /// Transactions between arrival and pool.
+    pub(super) fn len(&self) -> usize {
+        let running = self.running.values().map(Vec::len).sum::<usize>();
+        self.queue.len() + running + self.early.len() + self.orphans.len()
+    }
+
+    /// Forgets own transactions that left the pool.
+    pub(super) fn departed(&mut self, departed: &[Departed]) {
+        for departed in departed {
+            self.own.remove(&departed.txid);
+        }
+    }
+}
+
+impl Node {
+    /// Transactions of a peer.
+    pub(super) fn gossiped_transactions(&mut self, now: Now, peer: PeerId, id: GossipId, bytes: Bytes) {
+        let size = bytes.len();
+        let list = decode_transactions(bytes).ok().and_then(|list| {
+            list.iter().map(|bytes| deserialize::<Transaction>(bytes).ok()).collect::<Option<Vec<_>>>()
+        });
+        let Some(list) = list else {
+            self.relay(id, RelayVerdict::Reject);
+            return self.punish(now, peer, Offence::Malformed);
+        };
+        if self.intake.queue.len() + list.len() > QUEUE_MAX || self.intake.queued_bytes + size > QUEUE_BYTES_MAX {
+            return self.relay(id, RelayVerdict::Ignore);
+        }
+        self.intake.messages.insert(id, Message { open: list.len(), ..Message::default() });
+        for transaction in list {
+            let bytes = transaction.total_size();
+            self.begin(now, Arc::new(transaction), bytes, Origin::Peer { peer, id });
+        }
+        self.run_checks(now);
+    }
+
+    /// Takes note of what became of a transaction of a message, and sends the message on once all are known: if some of
+    /// them are worth it, and none is against the rules.
+    fn settle(&mut self, id: GossipId, note: impl FnOnce(&mut Message)) {
+        let Some(message) = self.intake.messages.get_mut(&id) else { return };
+        message.open = message.open.saturating_sub(1);
+        note(message);
+        let Message { open, accepted, invalid } = *message;
+        if open == 0 {
+            self.intake.messages.remove(&id);
+            self.relay(
+                id,
+                match (accepted, invalid) {
+                    (_, 1..) => RelayVerdict::Reject,
+                    (1.., 0) => RelayVerdict::Accept,
+                    (0, 0) => RelayVerdict::Ignore,
+                },
+            );
+        }
+    }
+
+    /// A transaction of a user of this node.
+    pub(super) fn submitted(&mut self, now: Now, id: SubmitId, transaction: Transaction) {
+        self.begin(now, Arc::new(transaction), 0, Origin::Here { id });
+        self.run_checks(now);
+    }
+
+    fn begin(&mut self, now: Now, transaction: Arc<Transaction>, bytes: usize, origin: Origin) {
+        match self.mempool.begin(Arc::clone(&transaction), now.unix.as_secs()) {
+            Ok(request) => self.enqueue(request, Arrival { transaction, bytes, origin }),
+            Err(reject) => self.refuse(now, transaction, origin, reject),
+        }
+    }
+
+    fn enqueue(&mut self, request: CoinRequest, arrival: Arrival) {
+        self.intake.queued_bytes += arrival.bytes;
+        self.intake.queue.push_back((request, arrival));
+    }
+
+    /// Starts as many checks as may run.
+    pub(super) fn run_checks(&mut self, now: Now) {
+        self.feed_snapshot(now);
+        while self.intake.running.len() < JOBS_MAX && !self.intake.queue.is_empty() {
+            let count = self.intake.queue.len().min(JOB_TRANSACTIONS);
+            let (requests, arrivals): (Vec<_>, Vec<_>) = self.intake.queue.drain(..count).unzip();
+            self.intake.queued_bytes -= arrivals.iter().map(|arrival| arrival.bytes).sum::<usize>();
+            let ticket = self.ticket();
+            self.intake.running.insert(ticket, arrivals);
+            self.actions.push(Action::Check { ticket, job: CheckJob { requests } });
+        }
+    }
+
+    /// Takes the next transaction of an earlier run.
+    fn feed_snapshot(&mut self, now: Now) {
+        for _ in 0..SNAPSHOT_AT_ONCE {
+            if self.intake.snapshot_running {
+                break;
+            }
+            let Some(entry) = self.intake.snapshot.pop_front() else { break };
+            let transaction = Arc::new(entry.transaction);
+            let request = self.mempool.begin_again(Arc::clone(&transaction), entry.entered_s, now.unix.as_secs());
+            if let Ok(request) = request {
+                self.intake.snapshot_running = true;
+                self.enqueue(request, Arrival { transaction, bytes: 0, origin: Origin::Snapshot });
+            }
+        }
+    }
+
+    /// The results of a job.
+    pub(super) fn checked(&mut self, now: Now, ticket: Ticket, results: Vec<Result<Box<Checked>, Reject>>) {
+        let Some(arrivals) = self.intake.running.remove(&ticket) else { return };
+        for (arrival, result) in arrivals.into_iter().zip(results) {
+            self.finish(now, arrival, result);
+        }
+        self.run_checks(now);
+    }
+
+    fn finish(&mut self, now: Now, arrival: Arrival, result: Result<Box<Checked>, Reject>) {
+        let outcome = match result {
+            Ok(checked) => {
+                let finish = self.mempool.finish(*checked, now.unix.as_secs());
+                self.intake.departed(&finish.departed);
+                finish.outcome
+            }
+            Err(reject) => Outcome::Rejected(reject),
+        };
+        let is_snapshot = arrival.origin == Origin::Snapshot;
+        match outcome {
+            // The check may have seen a block that this node is about to be told of.
+            Outcome::Again(request) if self.committing.is_some() => {
+                return self.intake.early.push((*request, arrival));
+            }
+            Outcome::Again(request) => return self.enqueue(*request, arrival),
+            Outcome::Accepted { txid, .. } => self.accepted(now, &arrival, txid),
+            Outcome::Rejected(reject) => self.refuse(now, arrival.transaction, arrival.origin, reject),
+        }
+        if is_snapshot {
+            self.intake.snapshot_running = false;
+        }
+    }
+
+    /// The pool has a transaction.
+    fn accepted(&mut self, now: Now, arrival: &Arrival, txid: Txid) {
+        match arrival.origin {
+            Origin::Peer { id, .. } => self.settle(id, |message| message.accepted += 1),
+            Origin::Here { id } => {
+                self.actions.push(Action::Reply { id, result: Ok(txid) });
+                self.intake.own.insert(txid);
+                self.publish_transaction(now, &arrival.transaction);
+            }
+            // It may never have got through to anybody.
+            Origin::Snapshot => drop(self.intake.own.insert(txid)),
+            Origin::Orphan => self.publish_transaction(now, &arrival.transaction),
+        }
+        self.adopt(now, |parent| *parent == txid);
+    }
+
+    /// Sends a transaction, with others that come soon.
+    fn publish_transaction(&mut self, now: Now, transaction: &Transaction) {
+        let bytes: Bytes = serialize(transaction).into();
+        let gathered: usize = self.intake.outbox.iter().map(Bytes::len).sum();
+        if gathered + bytes.len() > GATHER_BYTES || self.intake.outbox.len() >= TRANSACTIONS_MAX {
+            self.flush_transactions(now);
+        }
+        self.intake.outbox.push(bytes);
+        self.timers.set_at_latest(Alarm::Transactions, now.uptime + GATHER_FOR);
+    }
+
+    /// Sends what has gathered.
+    pub(super) fn flush_transactions(&mut self, now: Now) {
+        let gathered = std::mem::take(&mut self.intake.outbox);
+        if !gathered.is_empty() {
+            // Sent again, it is a new message to the gossip layer.
+            let bytes = encode_transactions(&gathered, now.nonce());
+            self.actions.push(Action::Publish { topic: Topic::Transactions, bytes });
+        }
+    }
+
+    /// Looks again at the orphans of transactions that are here now.
+    fn adopt(&mut self, now: Now, is_here: impl Fn(&Txid) -> bool) {
+        let orphans = std::mem::take(&mut self.intake.orphans);
+        let (children, rest): (Vec<_>, Vec<_>) = orphans.into_iter().partition(|orphan| is_here(&orphan.missing));
+        self.intake.orphans = rest.into();
+        for orphan in children {
+            match self.mempool.begin(Arc::clone(&orphan.transaction), now.unix.as_secs()) {
+                Ok(request) => {
+                    let transaction = orphan.transaction;
+                    self.enqueue(request, Arrival { transaction, bytes: 0, origin: Origin::Orphan });
+                }
+                Err(reject) => self.refuse(now, orphan.transaction, Origin::Orphan, reject),
+            }
+        }
+    }
+
+    /// The pool does not take a transaction.
+    fn refuse(&mut self, now: Now, transaction: Arc<Transaction>, origin: Origin, reject: Reject) {
+        let missing = match &reject {
+            Reject::NotYet(NotYet::MissingInput { outpoint }) => Some(outpoint.txid),
+            _ => None,
+        };
+        match origin {
+            Origin::Peer { peer, id } => {
+                if let Reject::Invalid(_) = reject {
+                    self.settle(id, |message| message.invalid += 1);
+                    return self.punish(now, peer, Offence::InvalidTransaction);
+                }
+                self.settle(id, |_| {});
+                if let Some(missing) = missing {
+                    self.keep_orphan(now, transaction, missing);
+                }
+            }
+            Origin::Orphan => {
+                if let Some(missing) = missing {
+                    self.keep_orphan(now, transaction, missing);
+                }
+            }
+            Origin::Here { id } => {
+                let known = matches!(reject, Reject::Policy(PolicyReject::AlreadyInMempool));
+                if known {
+                    // Whoever hands in a transaction again wants it sent again.
+                    self.publish_transaction(now, &transaction);
+                }
+                self.actions.push(Action::Reply { id, result: Err(reject) });
+            }
+            Origin::Snapshot => {}
+        }
+    }
+
+    fn keep_orphan(&mut self, now: Now, transaction: Arc<Transaction>, missing: Txid) {
+        if transaction.total_size() > ORPHAN_BYTES_MAX {
+            return;
+        }
+        self.intake.orphans.retain(|orphan| orphan.until > now.uptime);
+        if self.intake.orphans.len() >= ORPHANS_MAX {
+            self.intake.orphans.pop_front();
+        }
+        self.intake.orphans.push_back(Orphan { transaction, missing, until: now.uptime + ORPHAN_FOR });
+    }
+
+    /// The pool stands on a new tip: what was checked too early may go on.
+    pub(super) fn intake_connected(&mut self, now: Now, block: &Block) {
+        for (request, arrival) in std::mem::take(&mut self.intake.early) {
+            self.enqueue(request, arrival);
+        }
+        if !self.intake.orphans.is_empty() {
+            let confirmed: BTreeSet<Txid> = block.transactions().iter().map(Tx::txid).collect();
+            self.adopt(now, |parent| confirmed.contains(parent));
+        }
+        self.run_checks(now);
+    }
+
+    /// Sends some of this node's own transactions again, one after the other over time.
+    pub(super) fn rebroadcast(&mut self, now: Now) {
+        let after = self.intake.sent.take();
+        let later = self.intake.own.iter().filter(|txid| after.is_none_or(|after| **txid > after));
+        let batch: Vec<Txid> = later.take(REBROADCAST_MAX).copied().collect();
+        if batch.len() == REBROADCAST_MAX {
+            self.intake.sent = batch.last().copied();
+        }
+        for txid in batch {
+            match self.mempool.get(&txid).map(|entry| Arc::clone(entry.transaction())) {
+                Some(transaction) => self.publish_transaction(now, &transaction),
+                None => drop(self.intake.own.remove(&txid)),
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Work that takes too long for [`Node::handle`](super::Node::handle): pure functions of a job and a state, run on any
+//! thread by the shell and at virtual times by the simulator.
+
+use std::sync::Arc;
+
+use bitcoin::block::Header;
+use bitcoin::consensus::serialize;
+use bitcoin::hashes::Hash;
+use bitcoin::{Amount, BlockHash, ScriptBuf, Transaction};
+use bytes::Bytes;
+use causeway_chainspec::{ChainId, Height, Params};
+use causeway_consensus::assemble::assemble_block;
+use causeway_consensus::bft::{CertificateError, CommitCertificate, ValidatorSet};
+use causeway_consensus::{
+    ChainView, ConnectError, InvalidBlock, ResolveError, ScriptCache, StateFault, Tip, Workers, check_block,
+    connect_block, parse_block, resolve,
+};
+
+use super::event::Verdict;
+use crate::mempool::{CheckError, Checked, CoinRequest, Reject};
+
+/// A block to judge by the rules.
+#[derive(Clone, Debug)]
+pub struct ValidateJob {
+    /// The block.
+    pub bytes: Bytes,
+    /// What is said to make it final, to be verified first.
+    pub proof: Option<Proof>,
+}
+
+/// A certificate that makes a block final, if it is right.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// The certificate.
+    pub certificate: CommitCertificate,
+    /// The chain.
+    pub chain: ChainId,
+    /// The validators of the height.
+    pub set: ValidatorSet,
+    /// The height.
+    pub height: Height,
+}
+
+impl Proof {
+    /// Checks that the certificate makes the block with this serialised header final.
+    fn verify(&self, block: &[u8]) -> Result<(), CertificateError> {
+        // Bytes without a header have no id, so they are not those of the certificate.
+        let hash = block_hash(block).unwrap_or_else(BlockHash::all_zeros);
+        self.certificate.verify(self.chain, &self.set, self.height, hash)
+    }
+}
+
+/// Returns the id of a serialised block; `None` if there is no header.
+pub(super) fn block_hash(block: &[u8]) -> Option<BlockHash> {
+    block.get(..Header::SIZE).map(BlockHash::hash)
+}
+
+impl ValidateJob {
+    /// Takes the block through the whole pipeline on top of `view`.
+    ///
+    /// # Errors
+    /// Only if the state cannot be read.
+    pub fn run(
+        self,
+        params: &Params,
+        view: &impl ChainView,
+        workers: &Workers,
+        known: &ScriptCache,
+    ) -> Result<Verdict, StateFault> {
+        if let Some(Err(error)) = self.proof.as_ref().map(|proof| proof.verify(&self.bytes)) {
+            return Ok(Verdict::Unproven(error));
+        }
+        let checked = match parse_block(self.bytes.to_vec()).and_then(|block| check_block(block, params)) {
+            Ok(checked) => checked,
+            Err(invalid) => return Ok(Verdict::Invalid(invalid)),
+        };
+        let resolved = match resolve(checked, view) {
+            Ok(resolved) => resolved,
+            Err(ResolveError::Invalid(invalid)) => return Ok(Verdict::Invalid(invalid)),
+            Err(ResolveError::NotReady(_)) => return Ok(Verdict::NotReady { tip: view.tip().hash() }),
+            Err(ResolveError::Fault(fault)) => return Err(fault),
+        };
+        match connect_block(resolved, workers, Some(known)) {
+            Ok(connected) => Ok(Verdict::Valid { bytes: self.bytes, connected: Arc::new(connected) }),
+            Err(ConnectError::Invalid(invalid)) => Ok(Verdict::Invalid(invalid)),
+            Err(ConnectError::Fault(fault)) => Err(fault),
+        }
+    }
+}
+
+/// A block to put together, and to judge like any other.
+#[derive(Clone, Debug)]
+pub struct AssembleJob {
+    /// What it stands on.
+    pub parent: Arc<Tip>,
+    /// Its time, in seconds of Unix time.
+    pub time: u32,
+    /// What its transactions pay.
+    pub fees: Amount,
+    /// Who gets it.
+    pub fee_script: ScriptBuf,
+    /// Its transactions, parents before children.
+    pub transactions: Vec<Transaction>,
+}
+
+impl AssembleJob {
+    /// Assembles the block and takes it through the whole pipeline.
+    ///
+    /// # Errors
+    /// Only if the state cannot be read.
+    pub fn run(
+        self,
+        params: &Params,
+        view: &impl ChainView,
+        workers: &Workers,
+        known: &ScriptCache,
+    ) -> Result<Verdict, StateFault> {
+        let block = assemble_block(&self.parent, self.time, self.fees, self.fee_script, self.transactions);
+        ValidateJob { bytes: serialize(&block).into(), proof: None }.run(params, view, workers, known)
+    }
+}
+
+/// Transactions to check, one after the other.
+#[derive(Clone, Debug)]
+pub struct CheckJob {
+    /// The transactions, as the pool has seen them.
+    pub requests: Vec<CoinRequest>,
+}
+
+impl CheckJob {
+    /// Reads the coins of each transaction, and checks it.
+    ///
+    /// # Errors
+    /// Only if the state cannot be read, or Bitcoin Core's library fails where it cannot.
+    pub fn run(self, view: &impl ChainView) -> Result<Vec<Result<Box<Checked>, Reject>>, StateFault> {
+        let check = |request: CoinRequest| match request.resolve(view).and_then(|job| job.run()) {
+            Ok(checked) => Ok(Ok(Box::new(checked))),
+            Err(CheckError::Rejected(reject)) => Ok(Err(reject)),
+            Err(CheckError::Fault(fault)) => Err(fault),
+        };
+        self.requests.into_iter().map(check).collect()
+    }
+}
+
+/// Whether a broken rule says nothing of the block that the header names, only of whoever sent these bytes.
+pub(super) fn is_altered(rule: &InvalidBlock) -> bool {
+    rule.is_mutation()
+}

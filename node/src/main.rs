@@ -1,0 +1,7 @@
+//! The node and its operator's commands. Everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    causeway_node::cli::main()
+}

@@ -1,0 +1,246 @@
+//! HTTP for wallets and operators: the Esplora interface at `/` and `/api`, and what is Causeway's own under `/v1`.
+//!
+//! ```text
+//! server    limits, CORS, the body of a POST          never decides what is right
+//! routes    method and path -> a call                 the list of all endpoints
+//! blocks, transactions, pool, v1 -> Answer or Refusal the endpoints
+//! reader    one request's view of the final chain     the only blocking reads
+//! live      what the running node says                the only questions to it
+//! ```
+//!
+//! Every answer about the chain stands on the tip that was final when its reading began. Reads of the disk happen on
+//! threads for blocking work, a few at a time, and give up when the request's time is over; the running node is asked
+//! only what is quick to say.
+//!
+//! What never enters: a decision about blocks, transactions or peers, a write, a secret.
+//!
+//! Not here yet: the histories of addresses, outspends, packages, events; time limits for the headers of a request and
+//! for idle connections, and a limit of connections, for which the server needs an accept loop of its own.
+
+mod answer;
+mod blocks;
+mod json;
+mod live;
+mod pool;
+mod reader;
+mod routes;
+mod server;
+mod transactions;
+mod v1;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use causeway_chainspec::ChainSpec;
+use causeway_consensus::bft::{Equivocation, ValidatorSet, ValidatorSetError};
+use causeway_consensus::state::Store;
+use libp2p::{Multiaddr, PeerId};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, Semaphore, oneshot};
+
+pub use live::Live;
+
+use reader::Chain;
+use server::Times;
+
+/// How long requests that are under way may go on after the server was told to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Requests that are answered at once; more are turned away.
+const MAX_REQUESTS: usize = 256;
+
+/// Bodies that are received at once, each of at most 1 MB; more are turned away.
+const MAX_BODIES: usize = 64;
+
+/// Requests that read the disk at once; more wait.
+const MAX_READERS: usize = 8;
+
+/// What an operator sets: the section `[rest]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where to listen. With port 0 the system chooses one.
+    pub bind: SocketAddr,
+}
+
+/// What the answers come from.
+#[derive(Clone)]
+pub struct Parts<L> {
+    /// The chain's parameters.
+    pub spec: Arc<ChainSpec>,
+    /// The final blocks. Without its index of transactions, answers that need it are 501.
+    pub store: Arc<Store>,
+    /// The running node.
+    pub live: L,
+    /// How a peer is connected, if it is. It must be quick.
+    pub connection: ConnectionOf,
+    /// The evidence that this node keeps against validators. It may read a disk.
+    pub evidence: EvidenceList,
+}
+
+/// See [`Parts::connection`].
+pub type ConnectionOf = Arc<dyn Fn(&PeerId) -> Option<Connection> + Send + Sync>;
+
+/// See [`Parts::evidence`].
+pub type EvidenceList = Arc<dyn Fn() -> Vec<Equivocation> + Send + Sync>;
+
+/// How a peer is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Its address, as this node sees it.
+    pub address: Multiaddr,
+    /// Who called whom.
+    pub direction: Direction,
+}
+
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The peer.
+    Inbound,
+    /// This node.
+    Outbound,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        })
+    }
+}
+
+/// Why the server did not start.
+#[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestError {
+    /// Somebody listens there.
+    #[error("{bind} is in use by another process: stop that one, or set `bind` in section [rest] of config.toml")]
+    InUse {
+        bind: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    /// The machine has no such address.
+    #[error("{bind} is no address of this machine: set `bind` in section [rest] of config.toml to one that is")]
+    NotHere {
+        bind: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    /// The system does not permit it.
+    #[error(
+        "{bind} is not permitted to this user: set `bind` in section [rest] of config.toml, with a port from 1024 on"
+    )]
+    NotPermitted {
+        bind: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    /// Listening failed for another reason.
+    #[error("cannot listen on {bind}: see the cause, and check `bind` in section [rest] of config.toml")]
+    Listen {
+        bind: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    /// The chainspec's validators are no set.
+    #[error("the validators of the chainspec cannot be served: correct the chainspec")]
+    Validators(#[source] ValidatorSetError),
+}
+
+impl RestError {
+    fn of_listening(bind: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { bind, source },
+            io::ErrorKind::AddrNotAvailable => Self::NotHere { bind, source },
+            io::ErrorKind::PermissionDenied => Self::NotPermitted { bind, source },
+            _ => Self::Listen { bind, source },
+        }
+    }
+}
+
+/// Listens, and returns the address and the server, which works while it is polled and ends after `shutdown`: requests
+/// under way then have 5 seconds.
+///
+/// # Errors
+/// [`RestError`], each with what to do.
+pub async fn serve<L: Live>(
+    config: Config,
+    parts: Parts<L>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(SocketAddr, impl Future<Output = ()> + Send + 'static), RestError> {
+    serve_within(Times::default(), config, parts, shutdown).await
+}
+
+async fn serve_within<L: Live>(
+    times: Times,
+    config: Config,
+    parts: Parts<L>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(SocketAddr, impl Future<Output = ()> + Send + 'static), RestError> {
+    let Config { bind } = config;
+    let app = Arc::new(App::new(times, parts)?);
+    let listener = TcpListener::bind(bind).await.map_err(|source| RestError::of_listening(bind, source))?;
+    let address = listener.local_addr().map_err(|source| RestError::of_listening(bind, source))?;
+    let (stopping, stop) = oneshot::channel();
+    let shutdown = async move {
+        shutdown.await;
+        // Whoever polls the server waits for this.
+        let _ = stopping.send(());
+    };
+    let server = warp::serve(server::filter(app)).incoming(listener).graceful(shutdown).run();
+    let grace_is_over = async move {
+        match stop.await {
+            Ok(()) => tokio::time::sleep(GRACE).await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let server = async move {
+        tokio::select! {
+            () = server => {}
+            () = grace_is_over => tracing::debug!("requests were still under way when REST stopped"),
+        }
+    };
+    Ok((address, server))
+}
+
+/// What the endpoints share.
+struct App<L> {
+    times: Times,
+    chain: Arc<Chain>,
+    /// The validators of every height: the set of a chain does not change.
+    validators: ValidatorSet,
+    live: L,
+    connection: ConnectionOf,
+    evidence: EvidenceList,
+    requests: Semaphore,
+    bodies: Semaphore,
+    readers: Arc<Semaphore>,
+    pool: Mutex<Option<Arc<pool::View>>>,
+}
+
+impl<L> App<L> {
+    fn new(times: Times, parts: Parts<L>) -> Result<Self, RestError> {
+        let Parts { spec, store, live, connection, evidence } = parts;
+        Ok(Self {
+            times,
+            validators: ValidatorSet::new(spec.validators()).map_err(RestError::Validators)?,
+            chain: Arc::new(Chain::new(spec, store)),
+            live,
+            connection,
+            evidence,
+            requests: Semaphore::new(MAX_REQUESTS),
+            bodies: Semaphore::new(MAX_BODIES),
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
+            pool: Mutex::new(None),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

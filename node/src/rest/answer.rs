@@ -1,0 +1,198 @@
+//! What goes back: an answer, or why there is none.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use causeway_consensus::StateFault;
+use causeway_consensus::bft::DecodeError;
+use serde::Serialize;
+use warp::http::StatusCode;
+use warp::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use warp::reply::Response;
+
+use super::transactions::RpcError;
+use crate::shell::Stopped;
+
+/// The longest JSON answer, in bytes. Only scripts made for the purpose, up to 25 bytes of words for each of theirs, come
+/// near it.
+pub(super) const MAX_JSON_BYTES: usize = 64 << 20;
+
+/// Transactions on one page of a block's.
+pub(super) const PAGE: usize = 25;
+
+/// How long an answer stays true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// For ever: it follows from a final block.
+    Final,
+    /// For some seconds it does.
+    FiveSeconds,
+    /// It may be another one at once. A tip from a cache makes a wallet's sync inconsistent.
+    Never,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    status: StatusCode,
+    content_type: &'static str,
+    keep: Keep,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    /// Text without quotes or a newline, which clients parse as it is.
+    pub(super) fn text(text: impl Display, keep: Keep) -> Self {
+        Self { status: StatusCode::OK, content_type: "text/plain", keep, body: text.to_string().into_bytes() }
+    }
+
+    /// Bytes.
+    pub(super) fn binary(body: Vec<u8>, keep: Keep) -> Self {
+        Self { status: StatusCode::OK, content_type: "application/octet-stream", keep, body }
+    }
+
+    /// A value as JSON.
+    pub(super) fn json(value: &impl Serialize, keep: Keep) -> Result<Self, Refusal> {
+        let mut body = Bounded(Vec::new());
+        serde_json::to_writer(&mut body, value).map_err(|_| Refusal::AnswerTooLarge)?;
+        Ok(Self { status: StatusCode::OK, content_type: "application/json", keep, body: body.0 })
+    }
+
+    /// The same with another status.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    pub(super) fn into_response(self) -> Response {
+        let mut response = Response::new(self.body.into());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        let keep = match self.keep {
+            Keep::Final => "public, max-age=157784630",
+            Keep::FiveSeconds => "public, max-age=5",
+            Keep::Never => "no-store",
+        };
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        // Pages of any origin may read it.
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        response
+    }
+}
+
+/// A vector that does not grow above [`MAX_JSON_BYTES`].
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_JSON_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Why there is no answer. The texts are electrs' where it has one: clients look into them.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    // ---- 400: the question is wrong ----
+    #[error("Invalid hex string")]
+    InvalidHex,
+    #[error("Invalid number")]
+    InvalidNumber,
+    #[error("start index must be a multiple of {PAGE}")]
+    StartNotOnPage,
+    #[error("start index out of range")]
+    StartOutOfRange,
+    #[error("Request body was cut off")]
+    BodyCutOff,
+    #[error("sendrawtransaction RPC error: {_0}")]
+    Rejected(RpcError),
+    #[error("The answer would be larger than {} MiB: fetch the block with /raw", MAX_JSON_BYTES >> 20)]
+    AnswerTooLarge,
+
+    // ---- 404: there is nothing ----
+    #[error("endpoint does not exist {path:?}")]
+    UnknownPath { path: String },
+    #[error("Block not found")]
+    BlockNotFound,
+    #[error("Transaction not found")]
+    TransactionNotFound,
+    #[error("Transaction not found or is unconfirmed")]
+    NotConfirmed,
+    #[error("tx index out of range")]
+    NoSuchPlace,
+    #[error("Block has no certificate: it follows from the chainspec")]
+    NoCertificate,
+
+    // ---- limits ----
+    #[error("Request body too large")]
+    BodyTooLarge,
+    #[error("Request body did not arrive in time")]
+    BodyTooSlow,
+    #[error("Too many requests at once: try again")]
+    Busy,
+    #[error("The answer took too long: try again")]
+    TooLate,
+    #[error("The chain grew during the check: try again")]
+    ChainMoved,
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error("this node keeps no index of transactions: ask another one")]
+    NoIndex,
+
+    // ---- 500: we failed ----
+    #[error("internal error")]
+    Fault(#[from] StateFault),
+    #[error("internal error")]
+    Certificate(#[from] DecodeError),
+    #[error("internal error")]
+    Panicked,
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::InvalidHex
+            | Self::InvalidNumber
+            | Self::StartNotOnPage
+            | Self::StartOutOfRange
+            | Self::BodyCutOff
+            | Self::Rejected(_)
+            | Self::AnswerTooLarge => StatusCode::BAD_REQUEST,
+            Self::UnknownPath { .. }
+            | Self::BlockNotFound
+            | Self::TransactionNotFound
+            | Self::NotConfirmed
+            | Self::NoSuchPlace
+            | Self::NoCertificate => StatusCode::NOT_FOUND,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Busy | Self::TooLate | Self::ChainMoved | Self::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
+            // Not 500 or 503, which clients ask again.
+            Self::NoIndex => StatusCode::NOT_IMPLEMENTED,
+            Self::Fault(_) | Self::Certificate(_) | Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The answer that says so. What is our own failure goes to the log, with its causes.
+    pub(super) fn into_answer(self, path: &str) -> Answer {
+        match &self {
+            Self::Fault(fault) => tracing::error!(path, error = fault as &dyn std::error::Error, "REST cannot read"),
+            Self::Certificate(error) => {
+                tracing::error!(path, error = error as &dyn std::error::Error, "a stored certificate is damaged");
+            }
+            Self::Panicked => tracing::error!(path, "an answer panicked: this is a bug, please report it"),
+            _ => {}
+        }
+        Answer::text(&self, Keep::Never).with_status(self.status())
+    }
+}

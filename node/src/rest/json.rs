@@ -1,0 +1,249 @@
+//! The objects of the Esplora interface. They borrow what they show; scripts turn into words only while they are written.
+
+use std::collections::HashMap;
+
+use bitcoin::hex::DisplayHex;
+use bitcoin::script::Instruction;
+use bitcoin::{Address, BlockHash, Network, OutPoint, Script, Transaction, TxIn, TxMerkleNode, TxOut, Txid};
+use serde::{Serialize, Serializer};
+
+use super::reader::Place;
+
+/// A block.
+#[derive(Serialize)]
+pub(super) struct BlockJson {
+    pub(super) id: BlockHash,
+    pub(super) height: u32,
+    pub(super) version: i32,
+    pub(super) timestamp: u32,
+    pub(super) tx_count: usize,
+    pub(super) size: usize,
+    pub(super) weight: u64,
+    pub(super) merkle_root: TxMerkleNode,
+    /// Null for block 0.
+    pub(super) previousblockhash: Option<BlockHash>,
+    pub(super) mediantime: u32,
+    pub(super) nonce: u32,
+    pub(super) bits: u32,
+    pub(super) difficulty: f64,
+}
+
+/// Whether a block is final, and what stands on it.
+#[derive(Serialize)]
+pub(super) struct BlockStatusJson {
+    pub(super) in_best_chain: bool,
+    pub(super) height: Option<u32>,
+    pub(super) next_best: Option<BlockHash>,
+}
+
+/// Whether a transaction is final, and where.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct StatusJson {
+    confirmed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_height: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_hash: Option<BlockHash>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_time: Option<u32>,
+}
+
+impl StatusJson {
+    pub(super) const UNCONFIRMED: Self =
+        Self { confirmed: false, block_height: None, block_hash: None, block_time: None };
+
+    pub(super) fn confirmed(place: &Place) -> Self {
+        Self {
+            confirmed: true,
+            block_height: Some(place.height.to_u32()),
+            block_hash: Some(place.hash),
+            block_time: Some(place.time),
+        }
+    }
+}
+
+/// A transaction.
+#[derive(Serialize)]
+pub(super) struct TransactionJson<'a> {
+    txid: Txid,
+    /// Signed, as clients read it.
+    version: i32,
+    locktime: u32,
+    vin: Vec<InputJson<'a>>,
+    vout: Vec<OutputJson<'a>>,
+    size: usize,
+    weight: u64,
+    fee: u64,
+    status: StatusJson,
+}
+
+impl<'a> TransactionJson<'a> {
+    /// Returns a transaction with the outputs that it spends, all of them. Those of a coinbase are none.
+    pub(super) fn new(
+        transaction: &'a Transaction,
+        txid: Txid,
+        spent: &'a HashMap<OutPoint, TxOut>,
+        network: Network,
+        status: StatusJson,
+    ) -> Self {
+        let prevout = |input: &TxIn| spent.get(&input.previous_output);
+        let value_in: u64 = transaction.input.iter().filter_map(prevout).map(|output| output.value.to_sat()).sum();
+        let value_out: u64 = transaction.output.iter().map(|output| output.value.to_sat()).sum();
+        Self {
+            txid,
+            version: transaction.version.0,
+            locktime: transaction.lock_time.to_consensus_u32(),
+            vin: transaction.input.iter().map(|input| InputJson::new(input, prevout(input), network)).collect(),
+            vout: transaction.output.iter().map(|output| OutputJson::new(output, network)).collect(),
+            size: transaction.total_size(),
+            weight: transaction.weight().to_wu(),
+            // A coinbase takes in nothing.
+            fee: value_in.saturating_sub(value_out),
+            status,
+        }
+    }
+}
+
+/// An input.
+#[derive(Serialize)]
+struct InputJson<'a> {
+    txid: Txid,
+    vout: u32,
+    /// Null for a coinbase.
+    prevout: Option<OutputJson<'a>>,
+    scriptsig: Hex<'a>,
+    scriptsig_asm: Asm<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    witness: Vec<Hex<'a>>,
+    is_coinbase: bool,
+    sequence: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inner_redeemscript_asm: Option<Asm<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inner_witnessscript_asm: Option<Asm<'a>>,
+}
+
+impl<'a> InputJson<'a> {
+    fn new(input: &'a TxIn, prevout: Option<&'a TxOut>, network: Network) -> Self {
+        let redeem_script = prevout.and_then(|prevout| redeem_script(input, prevout));
+        let witness_script = prevout.and_then(|prevout| witness_script(input, prevout, redeem_script));
+        Self {
+            txid: input.previous_output.txid,
+            vout: input.previous_output.vout,
+            prevout: prevout.map(|output| OutputJson::new(output, network)),
+            scriptsig: Hex(input.script_sig.as_bytes()),
+            scriptsig_asm: Asm(&input.script_sig),
+            witness: input.witness.iter().map(Hex).collect(),
+            is_coinbase: input.previous_output.is_null(),
+            sequence: input.sequence.to_consensus_u32(),
+            inner_redeemscript_asm: redeem_script.map(Asm),
+            inner_witnessscript_asm: witness_script.map(Asm),
+        }
+    }
+}
+
+/// The script that a P2SH input pushes last.
+fn redeem_script<'a>(input: &'a TxIn, prevout: &TxOut) -> Option<&'a Script> {
+    if !prevout.script_pubkey.is_p2sh() {
+        return None;
+    }
+    match input.script_sig.instructions().last() {
+        Some(Ok(Instruction::PushBytes(script))) => Some(Script::from_bytes(script.as_bytes())),
+        _ => None,
+    }
+}
+
+/// The script in a witness of P2WSH, also within P2SH, or of a Taproot leaf.
+fn witness_script<'a>(input: &'a TxIn, prevout: &TxOut, redeem_script: Option<&Script>) -> Option<&'a Script> {
+    if prevout.script_pubkey.is_p2tr() {
+        // Of whatever leaf version.
+        let has_annex = input.witness.taproot_annex().is_some();
+        let place = input.witness.len().checked_sub(if has_annex { 3 } else { 2 })?;
+        return input.witness.nth(place).map(Script::from_bytes);
+    }
+    if prevout.script_pubkey.is_p2wsh() || redeem_script.is_some_and(Script::is_p2wsh) {
+        return input.witness.last().map(Script::from_bytes);
+    }
+    None
+}
+
+/// An output.
+#[derive(Serialize)]
+struct OutputJson<'a> {
+    scriptpubkey: Hex<'a>,
+    scriptpubkey_asm: Asm<'a>,
+    scriptpubkey_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scriptpubkey_address: Option<Address>,
+    value: u64,
+}
+
+impl<'a> OutputJson<'a> {
+    fn new(output: &'a TxOut, network: Network) -> Self {
+        let script = &output.script_pubkey;
+        Self {
+            scriptpubkey: Hex(script.as_bytes()),
+            scriptpubkey_asm: Asm(script),
+            scriptpubkey_type: script_type(script),
+            scriptpubkey_address: Address::from_script(script, network).ok(),
+            value: output.value.to_sat(),
+        }
+    }
+}
+
+/// Esplora's name for the form of a script.
+fn script_type(script: &Script) -> &'static str {
+    if script.is_empty() {
+        "empty"
+    } else if script.is_op_return() {
+        "op_return"
+    } else if script.is_p2pk() {
+        "p2pk"
+    } else if script.is_p2pkh() {
+        "p2pkh"
+    } else if script.is_p2sh() {
+        "p2sh"
+    } else if script.is_p2wpkh() {
+        "v0_p2wpkh"
+    } else if script.is_p2wsh() {
+        "v0_p2wsh"
+    } else if script.is_p2tr() {
+        "v1_p2tr"
+    } else {
+        "unknown"
+    }
+}
+
+/// Bytes as lower hex.
+#[derive(Clone, Copy)]
+pub(super) struct Hex<'a>(pub(super) &'a [u8]);
+
+impl Serialize for Hex<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0.as_hex())
+    }
+}
+
+/// A script in words: `OP_0 OP_PUSHBYTES_20 ...`.
+#[derive(Clone, Copy)]
+struct Asm<'a>(&'a Script);
+
+impl Serialize for Asm<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self.0)
+    }
+}
+
+/// A value in words.
+pub(super) fn display<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// What proves that a transaction stands in its block.
+#[derive(Serialize)]
+pub(super) struct MerkleProofJson {
+    pub(super) block_height: u32,
+    /// The other node of each pair, from the leaf up.
+    pub(super) merkle: Vec<Txid>,
+    pub(super) pos: u32,
+}

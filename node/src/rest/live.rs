@@ -1,0 +1,51 @@
+//! What REST asks of the running node.
+
+use bitcoin::{Transaction, Txid};
+use causeway_consensus::bft::ValidatorSet;
+
+use crate::machine::{Node, PeerStatus, Status};
+use crate::mempool::{Mempool, Reject};
+use crate::shell::{Handle, Stopped};
+
+/// The running node. [`Handle`] is one.
+pub trait Live: Clone + Send + Sync + 'static {
+    /// Hands in a transaction, and returns the verdict.
+    fn submit(&self, transaction: Transaction) -> impl Future<Output = Result<Result<Txid, Reject>, Stopped>> + Send;
+
+    /// The node at this moment.
+    fn status(&self) -> impl Future<Output = Result<Status, Stopped>> + Send;
+
+    /// Its connected peers.
+    fn peers(&self) -> impl Future<Output = Result<Vec<PeerStatus>, Stopped>> + Send;
+
+    /// The validators of the height that is being decided.
+    fn validators(&self) -> impl Future<Output = Result<ValidatorSet, Stopped>> + Send;
+
+    /// What `look` sees of the mempool. The node stands still meanwhile.
+    fn pool<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Mempool) -> T + Send + 'static,
+    ) -> impl Future<Output = Result<T, Stopped>> + Send;
+}
+
+impl Live for Handle {
+    async fn submit(&self, transaction: Transaction) -> Result<Result<Txid, Reject>, Stopped> {
+        Handle::submit(self, transaction).await
+    }
+
+    async fn status(&self) -> Result<Status, Stopped> {
+        self.look(Node::status).await
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerStatus>, Stopped> {
+        self.look(Node::peers).await
+    }
+
+    async fn validators(&self) -> Result<ValidatorSet, Stopped> {
+        self.look(|node| node.validator_set().clone()).await
+    }
+
+    async fn pool<T: Send + 'static>(&self, look: impl FnOnce(&Mempool) -> T + Send + 'static) -> Result<T, Stopped> {
+        self.look(|node| look(node.mempool())).await
+    }
+}

@@ -1,0 +1,155 @@
+//! The list of all endpoints.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bitcoin::{BlockHash, Txid};
+use warp::http::Method;
+
+use super::answer::{Answer, Keep, Refusal};
+use super::live::Live;
+use super::{App, pool, transactions, v1};
+
+/// One endpoint with its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    TipHeight,
+    TipHash,
+    /// From this height down; None from the tip.
+    Blocks(Option<u64>),
+    BlockHeight(u64),
+    Block(BlockHash, OfBlock),
+    Transaction(Txid, OfTransaction),
+    Broadcast,
+    Mempool,
+    MempoolTxids,
+    MempoolRecent,
+    FeeEstimates,
+    Health,
+    Status,
+    Peers,
+    Validators,
+    Finality(BlockId),
+    Evidence,
+}
+
+/// What is asked of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OfBlock {
+    Summary,
+    Header,
+    Raw,
+    Status,
+    Txids,
+    Txid(u64),
+    /// A page from this place on.
+    Transactions(u64),
+}
+
+/// What is asked of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OfTransaction {
+    Whole,
+    Hex,
+    Raw,
+    Status,
+    MerkleProof,
+    MerkleBlockProof,
+}
+
+/// A block by one of its two names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BlockId {
+    Height(u64),
+    Hash(BlockHash),
+}
+
+/// Returns what a request asks for. HEAD is GET: the server leaves the body out.
+pub(super) fn route(method: &Method, path: &str) -> Result<Route, Refusal> {
+    let unknown = || Refusal::UnknownPath { path: path.to_owned() };
+    // One trailing slash is as good as none: Esplora's web page asks for `/blocks/`.
+    let trimmed = path.strip_suffix('/').unwrap_or(path);
+    let mut segments: Vec<&str> = trimmed.split('/').skip(1).collect();
+    if segments.first() == Some(&"api") {
+        segments.remove(0);
+    }
+    let segments = segments.as_slice();
+    if method == Method::POST {
+        return if segments == ["tx"] { Ok(Route::Broadcast) } else { Err(unknown()) };
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return Err(unknown());
+    }
+    Ok(match *segments {
+        ["blocks", "tip", "height"] => Route::TipHeight,
+        ["blocks", "tip", "hash"] => Route::TipHash,
+        ["blocks"] => Route::Blocks(None),
+        ["blocks", start] => Route::Blocks(start.parse().ok()),
+        ["block-height", height] => Route::BlockHeight(number(height)?),
+        ["block", hash] => Route::Block(hex(hash)?, OfBlock::Summary),
+        ["block", hash, "header"] => Route::Block(hex(hash)?, OfBlock::Header),
+        ["block", hash, "raw"] => Route::Block(hex(hash)?, OfBlock::Raw),
+        ["block", hash, "status"] => Route::Block(hex(hash)?, OfBlock::Status),
+        ["block", hash, "txids"] => Route::Block(hex(hash)?, OfBlock::Txids),
+        ["block", hash, "txid", place] => Route::Block(hex(hash)?, OfBlock::Txid(number(place)?)),
+        ["block", hash, "txs"] => Route::Block(hex(hash)?, OfBlock::Transactions(0)),
+        ["block", hash, "txs", start] => {
+            Route::Block(hex(hash)?, OfBlock::Transactions(start.parse().unwrap_or_default()))
+        }
+        ["tx", txid] => Route::Transaction(hex(txid)?, OfTransaction::Whole),
+        ["tx", txid, "hex"] => Route::Transaction(hex(txid)?, OfTransaction::Hex),
+        ["tx", txid, "raw"] => Route::Transaction(hex(txid)?, OfTransaction::Raw),
+        ["tx", txid, "status"] => Route::Transaction(hex(txid)?, OfTransaction::Status),
+        ["tx", txid, "merkle-proof"] => Route::Transaction(hex(txid)?, OfTransaction::MerkleProof),
+        ["tx", txid, "merkleblock-proof"] => Route::Transaction(hex(txid)?, OfTransaction::MerkleBlockProof),
+        ["mempool"] => Route::Mempool,
+        ["mempool", "txids"] => Route::MempoolTxids,
+        ["mempool", "recent"] => Route::MempoolRecent,
+        ["fee-estimates"] => Route::FeeEstimates,
+        ["health"] => Route::Health,
+        ["v1", "status"] => Route::Status,
+        ["v1", "peers"] => Route::Peers,
+        ["v1", "validators"] => Route::Validators,
+        ["v1", "finality", block] => Route::Finality(block_id(block)?),
+        ["v1", "evidence"] => Route::Evidence,
+        _ => return Err(unknown()),
+    })
+}
+
+fn number(text: &str) -> Result<u64, Refusal> {
+    text.parse().map_err(|_| Refusal::InvalidNumber)
+}
+
+/// A hash in its display order: 64 digits.
+fn hex<T: FromStr>(text: &str) -> Result<T, Refusal> {
+    text.parse().map_err(|_| Refusal::InvalidHex)
+}
+
+fn block_id(text: &str) -> Result<BlockId, Refusal> {
+    if text.len() == 64 { hex(text).map(BlockId::Hash) } else { number(text).map(BlockId::Height) }
+}
+
+impl Route {
+    /// Returns the answer. `body` is that of the request, empty unless it is a POST.
+    pub(super) async fn answer<L: Live>(self, app: &Arc<App<L>>, body: Vec<u8>) -> Result<Answer, Refusal> {
+        match self {
+            Self::TipHeight => app.read(|reader| Ok(Answer::text(reader.tip().height(), Keep::Never))).await,
+            Self::TipHash => app.read(|reader| Ok(Answer::text(reader.tip().hash(), Keep::Never))).await,
+            Self::Blocks(start) => app.read(move |reader| reader.blocks(start)).await,
+            Self::BlockHeight(height) => app.read(move |reader| reader.hash_at(height)).await,
+            Self::Block(hash, what) => app.read(move |reader| reader.of_block(hash, what)).await,
+            Self::Transaction(txid, what) => transactions::of_transaction(app, txid, what).await,
+            Self::Broadcast => transactions::broadcast(app, body).await,
+            Self::Mempool => pool::summary(app).await,
+            Self::MempoolTxids => pool::txids(app).await,
+            Self::MempoolRecent => pool::recent(app).await,
+            Self::FeeEstimates => pool::fee_estimates(app).await,
+            Self::Health => v1::health(app).await,
+            Self::Status => v1::status(app).await,
+            Self::Peers => v1::peers(app).await,
+            Self::Validators => v1::validators(app).await,
+            Self::Finality(block) => v1::finality(app, block).await,
+            Self::Evidence => v1::evidence(app).await,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Requests over a real socket, against a real store and a real mempool.
+
+mod broadcast;
+mod chain;
+mod hostile;
+mod own;
+mod site;

@@ -1,0 +1,240 @@
+//! Bytes and clients that nobody should have to trust.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use causeway_consensus::ChainView;
+use proptest::prelude::*;
+use proptest::test_runner::{Config as Cases, TestRunner};
+
+use super::site::{Seen, Site, payment};
+use crate::rest::server::Times;
+
+/// Sends bytes, and returns what comes back until the server closes.
+pub(super) fn send(site: &Site, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(site.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    // The server may close before it has read everything.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn status(answer: &str) -> u16 {
+    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer:?}"))
+}
+
+/// Every route, with places for segments.
+const ROUTES: [&str; 36] = [
+    "/",
+    "/blocks",
+    "/blocks/tip/height",
+    "/blocks/tip/hash",
+    "/blocks/tip/{}",
+    "/blocks/{}",
+    "/block-height/{}",
+    "/block/{}",
+    "/block/{}/header",
+    "/block/{}/raw",
+    "/block/{}/status",
+    "/block/{}/txids",
+    "/block/{}/txid/{}",
+    "/block/{}/txs",
+    "/block/{}/txs/{}",
+    "/block/{}/{}",
+    "/tx",
+    "/tx/{}",
+    "/tx/{}/hex",
+    "/tx/{}/raw",
+    "/tx/{}/status",
+    "/tx/{}/merkle-proof",
+    "/tx/{}/merkleblock-proof",
+    "/tx/{}/{}",
+    "/mempool",
+    "/mempool/{}",
+    "/mempool/txids",
+    "/mempool/recent",
+    "/fee-estimates",
+    "/health",
+    "/v1/status",
+    "/v1/peers",
+    "/v1/validators",
+    "/v1/finality/{}",
+    "/v1/evidence",
+    "/v1/{}/{}",
+];
+
+#[test]
+fn no_request_makes_the_server_fail() {
+    let mut site = Site::new();
+    site.commit(vec![payment(site.coin(0))]);
+    let real: Vec<String> = [
+        site.store.tip().hash().to_string(),
+        site.blocks[1].txdata[1].compute_txid().to_string(),
+        site.blocks[0].txdata[0].compute_txid().to_string(),
+    ]
+    .into();
+    let numbers = ["0", "1", "25", "-1", "+1", "102", "4294967295", "4294967296", "18446744073709551615", "1e9", "١"];
+    let words = ["", "tip", "..", "%00", "%2e%2e", "%ff%fe", "a?b", "a#b", "txs", "{}", "\"", "<x>", "0x00", ";", "//"];
+    let segment = prop_oneof![
+        prop::sample::select(real),
+        prop::sample::select(numbers.to_vec()).prop_map(str::to_owned),
+        prop::sample::select(words.to_vec()).prop_map(str::to_owned),
+        "[0-9a-f]{64}",
+        "[0-9a-fA-F]{0,130}",
+        "[ -~]{0,20}",
+        "\\PC{0,10}",
+    ];
+    let method = prop::sample::select(vec!["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"]);
+    let route = (0..ROUTES.len(), any::<bool>(), segment.clone(), segment);
+    let body = prop_oneof![Just(Vec::new()), "[0-9a-f]{0,200}".prop_map(String::into_bytes), any::<Vec<u8>>()];
+    let answered = Cell::new(0);
+    let try_one = |method: &str, path: &str, body: &[u8]| {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let answer = send(&site, &[head.as_bytes(), body].concat());
+        let code = status(&answer);
+        assert!(code < 500, "{method} {path:?}: {answer}");
+        // Bytes that are no HTTP are refused before anything of ours sees them.
+        let is_ours = answer.to_lowercase().contains("access-control-allow-origin: *");
+        assert!(is_ours || code == 400 || code == 414, "{method} {path:?}: {answer}");
+        answered.set(answered.get() + usize::from(is_ours));
+    };
+    // Each route at least once with each kind of method, then by chance.
+    for route in ROUTES {
+        for method in ["GET", "POST", "OPTIONS"] {
+            try_one(method, &route.replace("{}", "zz"), b"");
+        }
+    }
+    let mut runner = TestRunner::new(Cases { cases: 1_500, failure_persistence: None, ..Cases::default() });
+    runner
+        .run(&(method, route, body), |(method, (route, api, one, other), body)| {
+            let path = ROUTES[route].replacen("{}", &one, 1).replacen("{}", &other, 1);
+            let path = if api { format!("/api{path}") } else { path };
+            try_one(method, &path, &body);
+            Ok(())
+        })
+        .unwrap();
+    assert!(answered.get() > 1_000, "most of them reach the server: {}", answered.get());
+    assert_eq!(site.get("/blocks/tip/height").text(), "102", "it works as before");
+}
+
+#[test]
+fn odd_requests_do_no_harm() {
+    let site = Site::new();
+    let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "a".repeat(60_000));
+    let requests: [&[u8]; 8] = [
+        b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET a:1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET http://other/blocks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /blocks HTTP/1.0\r\n\r\n",
+        b"\x00\x01\x02\r\n\r\n",
+        b"POST /tx HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n00000",
+        long.as_bytes(),
+    ];
+    for request in requests {
+        let code = status(&send(&site, request));
+        assert!(code < 500, "{}", String::from_utf8_lossy(request));
+    }
+    // A body that ends early gets no answer at all, or one.
+    let mut stream = TcpStream::connect(site.address).unwrap();
+    stream.write_all(b"POST /tx HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n00").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(!String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 5"));
+    assert_eq!(site.get("/blocks/tip/height").text(), "101");
+}
+
+#[test]
+fn pages_of_any_origin_may_ask() {
+    let site = Site::new();
+    for path in ["/tx", "/api/tx", "/nothing"] {
+        let seen = Seen::of(
+            minreq::options(site.url(path))
+                .with_header("Origin", "https://wallet.example")
+                .with_header("Access-Control-Request-Method", "POST")
+                .with_header("Access-Control-Request-Headers", "content-type"),
+        );
+        assert_eq!((seen.status, seen.text()), (200, ""));
+        assert_eq!(seen.headers["access-control-allow-origin"], "*");
+        assert!(seen.headers["access-control-allow-methods"].contains("POST"));
+        assert_eq!(seen.headers["access-control-allow-headers"], "*");
+    }
+    let head = Seen::of(minreq::head(site.url("/blocks/tip/height")));
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.headers["content-length"], "3");
+}
+
+#[test]
+fn more_requests_than_there_is_room_for_are_turned_away() {
+    let site = Site::new();
+    site.node.talks.send_replace(false);
+    let ask = b"GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let mut waiting: Vec<TcpStream> = Vec::new();
+    for _ in 0..256 {
+        let mut stream = TcpStream::connect(site.address).unwrap();
+        stream.write_all(ask).unwrap();
+        waiting.push(stream);
+    }
+    let mut asked = site.node.asked.subscribe();
+    let all = async { tokio::time::timeout(Duration::from_secs(20), asked.wait_for(|asked| *asked == 256)).await };
+    site.runtime.block_on(async { all.await.map(drop) }).expect("all of them are in");
+    let seen = site.get("/blocks/tip/height");
+    assert_eq!((seen.status, seen.text()), (503, "Too many requests at once: try again"));
+    assert_eq!(seen.headers["retry-after"], "1");
+    assert_eq!(seen.headers["access-control-allow-origin"], "*");
+
+    site.node.talks.send_replace(true);
+    for mut stream in waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!(site.get("/blocks/tip/height").status, 200);
+}
+
+#[test]
+fn nobody_waits_for_ever() {
+    let times = Times { body: Duration::from_millis(100), answer: Duration::from_millis(300) };
+    let site = Site::with(times, true);
+    let mut stream = TcpStream::connect(site.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(b"POST /tx HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n00").unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"HTTP/1.1 408");
+
+    site.node.talks.send_replace(false);
+    for path in ["/v1/status", "/health"] {
+        let seen = site.get(path);
+        assert_eq!((seen.status, seen.text()), (503, "The answer took too long: try again"));
+    }
+    assert_eq!(site.get("/blocks/tip/height").status, 200);
+}
+
+#[test]
+fn slow_senders_keep_only_senders_waiting() {
+    let site = Site::new();
+    let mut slow: Vec<TcpStream> = Vec::new();
+    for _ in 0..64 {
+        let mut stream = TcpStream::connect(site.address).unwrap();
+        stream.write_all(b"POST /tx HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n00").unwrap();
+        slow.push(stream);
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while site.post("/tx", "00").status != 503 {
+        assert!(Instant::now() < deadline, "there is room for all of them");
+    }
+    assert_eq!(site.get("/blocks/tip/height").status, 200);
+    drop(slow);
+    while site.post("/tx", "00").status != 400 {
+        assert!(Instant::now() < deadline, "there is no room although they have gone");
+    }
+}

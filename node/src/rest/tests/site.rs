@@ -1,0 +1,331 @@
+//! A server over a store with some blocks, and a double of the running node.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bitcoin::consensus::serialize;
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::{Message, SECP256K1};
+use bitcoin::sighash::{EcdsaSighashType, SighashCache};
+use bitcoin::{
+    Amount, Block, BlockHash, CompressedPublicKey, OutPoint, PrivateKey, ScriptBuf, Transaction, TxOut, Txid,
+};
+use causeway_chainspec::{ChainSpec, Height, devnet};
+use causeway_consensus::assemble::assemble_block;
+use causeway_consensus::bft::{CommitCertificate, Equivocation, Signature, ValidatorSet};
+use causeway_consensus::state::{CoinFlush, Store, StoreOptions};
+use causeway_consensus::{
+    ChainView, ConnectedBlock, ScriptCache, Workers, check_block, connect_block, parse_block, resolve,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::{oneshot, watch};
+
+use crate::machine::{PeerStatus, Status};
+use crate::mempool::{CheckError, Mempool, Outcome, Policy, Reject, TipFacts};
+use crate::rest::server::Times;
+use crate::rest::{Config, Connection, Live, Parts, RestError, serve, serve_within};
+use crate::shell::Stopped;
+use crate::testing::{START_S, first_output, free_output, free_script, pay};
+
+/// What block 101 splits the devnet's funds into.
+pub(super) const COINS: u32 = 40;
+
+/// What each is worth.
+pub(super) const COIN: u64 = 10_000_000;
+
+/// The running node, as REST knows it.
+#[derive(Clone)]
+pub(super) struct Double {
+    node: Arc<Mutex<Inside>>,
+    /// While false, nobody is told the status.
+    pub(super) talks: watch::Sender<bool>,
+    /// How many have asked for the status.
+    pub(super) asked: watch::Sender<usize>,
+}
+
+pub(super) struct Inside {
+    store: Arc<Store>,
+    pub(super) pool: Mempool,
+    pub(super) peers: Vec<PeerStatus>,
+    pub(super) sync_target: Option<Height>,
+    pub(super) stopped: bool,
+    pub(super) evidence: Vec<Equivocation>,
+}
+
+impl Double {
+    pub(super) fn node(&self) -> MutexGuard<'_, Inside> {
+        self.node.lock().unwrap()
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&mut Inside) -> T) -> Result<T, Stopped> {
+        let mut node = self.node();
+        if node.stopped { Err(Stopped) } else { Ok(question(&mut node)) }
+    }
+}
+
+impl Inside {
+    fn submit(&mut self, transaction: Transaction) -> Result<Txid, Reject> {
+        let check = |request: crate::mempool::CoinRequest| {
+            request.resolve(&*self.store).and_then(|job| job.run()).map_err(|error| match error {
+                CheckError::Rejected(reject) => reject,
+                CheckError::Fault(fault) => panic!("{fault}"),
+            })
+        };
+        let checked = check(self.pool.begin(transaction, START_S)?)?;
+        match self.pool.finish(checked, START_S).outcome {
+            Outcome::Accepted { txid, .. } => Ok(txid),
+            Outcome::Rejected(reject) => Err(reject),
+            Outcome::Again(_) => panic!("the tip does not move meanwhile"),
+        }
+    }
+}
+
+impl Live for Double {
+    async fn submit(&self, transaction: Transaction) -> Result<Result<Txid, Reject>, Stopped> {
+        self.ask(|node| node.submit(transaction))
+    }
+
+    async fn status(&self) -> Result<Status, Stopped> {
+        self.asked.send_modify(|asked| *asked += 1);
+        self.talks.subscribe().wait_for(|talks| *talks).await.map_err(|_| Stopped)?;
+        self.ask(|node| {
+            let tip = node.store.tip();
+            Status {
+                height: tip.height(),
+                hash: tip.hash(),
+                time: tip.time(),
+                round: 2,
+                sync_target: node.sync_target,
+                validator: None,
+                peers: node.peers.len(),
+                mempool_transactions: node.pool.len(),
+                mempool_vsize: node.pool.vsize(),
+            }
+        })
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerStatus>, Stopped> {
+        self.ask(|node| node.peers.clone())
+    }
+
+    async fn validators(&self) -> Result<ValidatorSet, Stopped> {
+        self.ask(|_| ValidatorSet::new(spec().validators()).unwrap())
+    }
+
+    async fn pool<T: Send + 'static>(&self, look: impl FnOnce(&Mempool) -> T + Send + 'static) -> Result<T, Stopped> {
+        self.ask(|node| look(&node.pool))
+    }
+}
+
+/// A server with all that stands behind it.
+pub(super) struct Site {
+    pub(super) address: SocketAddr,
+    pub(super) store: Arc<Store>,
+    pub(super) node: Double,
+    /// The blocks above the derived ones.
+    pub(super) blocks: Vec<Block>,
+    pub(super) runtime: Runtime,
+    pub(super) stop: Option<oneshot::Sender<()>>,
+    pub(super) server: Option<tokio::task::JoinHandle<()>>,
+    _home: TempDir,
+}
+
+/// An answer as a client sees it.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) status: i32,
+    pub(super) body: Vec<u8>,
+    pub(super) headers: std::collections::HashMap<String, String>,
+}
+
+impl Seen {
+    pub(super) fn of(request: minreq::Request) -> Self {
+        let response = request.with_timeout(60).send().unwrap();
+        let (status, headers) = (response.status_code, response.headers.clone());
+        Self { status, headers, body: response.into_bytes() }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(super) fn json(&self) -> Value {
+        assert_eq!((self.status, self.headers["content-type"].as_str()), (200, "application/json"), "{}", self.text());
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub(super) fn keep(&self) -> &str {
+        &self.headers["cache-control"]
+    }
+}
+
+pub(super) fn spec() -> ChainSpec {
+    ChainSpec::built_in("devnet").unwrap()
+}
+
+impl Site {
+    /// A server over the derived blocks, a block 101 that makes [`COINS`] free coins, and nothing else.
+    pub(super) fn new() -> Self {
+        Self::with(Times::default(), true)
+    }
+
+    /// The same in other times, with or without the index of transactions.
+    pub(super) fn with(times: Times, index_transactions: bool) -> Self {
+        let home = TempDir::new().unwrap();
+        let spec = spec();
+        let options = StoreOptions {
+            coin_cache_bytes: 1 << 20,
+            block_cache_bytes: 1 << 20,
+            write_buffer_bytes: 1 << 20,
+            index_transactions,
+        };
+        let store = Arc::new(Store::open(home.path(), &spec, options, &workers()).unwrap());
+        let scripts = Arc::new(ScriptCache::new(1_000));
+        let pool = Mempool::new(Policy::default(), spec.params().clone(), TipFacts::of(&store.tip()), scripts);
+        let inside = Inside {
+            store: Arc::clone(&store),
+            pool,
+            peers: vec![],
+            sync_target: None,
+            stopped: false,
+            evidence: vec![],
+        };
+        let node = Double {
+            node: Arc::new(Mutex::new(inside)),
+            talks: watch::Sender::new(true),
+            asked: watch::Sender::new(0),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async move { stopped.await.unwrap_or_default() };
+        let parts = parts(&store, &node);
+        let config = Config { bind: ([127, 0, 0, 1], 0).into() };
+        let (address, server) = runtime.block_on(serve_within(times, config, parts, shutdown)).unwrap();
+        let server = Some(runtime.spawn(server));
+        let mut site = Self { address, store, node, blocks: vec![], runtime, stop: Some(stop), server, _home: home };
+        let split = split_funds();
+        site.commit(vec![split]);
+        site
+    }
+
+    /// Commits a block with these transactions, which pay 1,000 sat each, and tells the mempool.
+    pub(super) fn commit(&mut self, transactions: Vec<Transaction>) -> BlockHash {
+        let connected = self.commit_unnoticed(transactions);
+        self.node.node().pool.connected(connected.block(), connected.tip(), START_S);
+        connected.tip().hash()
+    }
+
+    /// The same, and the mempool does not know of it yet.
+    pub(super) fn commit_unnoticed(&mut self, transactions: Vec<Transaction>) -> ConnectedBlock {
+        let tip = self.store.tip();
+        let fees = Amount::from_sat(1_000) * transactions.len() as u64;
+        let block = assemble_block(&tip, tip.time() + 1, fees, free_script(), transactions);
+        let checked = check_block(parse_block(serialize(&block)).unwrap(), spec().params()).unwrap();
+        let connected = connect_block(resolve(checked, &*self.store).unwrap(), &workers(), None).unwrap();
+        let height = connected.tip().height();
+        self.store.commit(&connected, &certificate(height, block.block_hash()).encode(), CoinFlush::WithBlock).unwrap();
+        self.blocks.push(block);
+        connected
+    }
+
+    /// A free coin of block 101.
+    pub(super) fn coin(&self, vout: u32) -> OutPoint {
+        OutPoint { txid: self.blocks[0].txdata[1].compute_txid(), vout }
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(super) fn get(&self, path: &str) -> Seen {
+        Seen::of(minreq::get(self.url(path)))
+    }
+
+    pub(super) fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> Seen {
+        Seen::of(minreq::post(self.url(path)).with_body(body))
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        // Whoever still waits for the status is let go.
+        self.node.talks.send_replace(true);
+    }
+}
+
+pub(super) fn parts(store: &Arc<Store>, node: &Double) -> Parts<Double> {
+    let keeper = node.clone();
+    Parts {
+        spec: Arc::new(spec()),
+        store: Arc::clone(store),
+        live: node.clone(),
+        connection: Arc::new(|_| {
+            let address = "/ip4/10.0.0.1/tcp/4000".parse().unwrap();
+            Some(Connection { address, direction: crate::rest::Direction::Inbound })
+        }),
+        evidence: Arc::new(move || keeper.node().evidence.clone()),
+    }
+}
+
+/// Where a second server would listen on the same address.
+pub(super) fn serve_again(site: &Site) -> RestError {
+    let config = Config { bind: site.address };
+    let again = site.runtime.block_on(serve(config, parts(&site.store, &site.node), std::future::pending()));
+    again.err().unwrap()
+}
+
+fn workers() -> Workers {
+    Workers::new(NonZeroUsize::MIN)
+}
+
+/// A certificate of three validators. Its signatures are none, which nobody checks here.
+pub(super) fn certificate(height: Height, block: BlockHash) -> CommitCertificate {
+    let set = ValidatorSet::new(spec().validators()).unwrap();
+    let signatures: Vec<_> =
+        set.members().iter().take(3).map(|member| (member.address(), Signature([7; 64]))).collect();
+    CommitCertificate::new(&set, height, 1, block, signatures).unwrap()
+}
+
+/// The payment of the devnet's funds to [`COINS`] free coins, and the rest to the last output.
+fn split_funds() -> Transaction {
+    let key = PrivateKey::new(devnet::secret_key(devnet::FUNDS, 0), bitcoin::Network::Regtest);
+    let public = CompressedPublicKey::from_private_key(SECP256K1, &key).unwrap();
+    let script = ScriptBuf::new_p2wpkh(&public.wpubkey_hash());
+    let coinbase = spec().derived_block(Height(1)).unwrap().txdata.remove(0);
+    let funds = coinbase.output.iter().position(|output| output.script_pubkey == script).unwrap();
+    let value = coinbase.output[funds].value;
+    let outpoint = OutPoint { txid: coinbase.compute_txid(), vout: funds.try_into().unwrap() };
+    let mut transaction = pay(&[outpoint], &vec![COIN; COINS as usize]);
+    let rest = value.to_sat() - u64::from(COINS) * COIN - 1_000;
+    transaction.output.push(free_output(rest));
+    let mut cache = SighashCache::new(&transaction);
+    let hash = cache.p2wpkh_signature_hash(0, &script, value, EcdsaSighashType::All).unwrap();
+    let signature = SECP256K1.sign_ecdsa(&Message::from_digest(hash.to_byte_array()), &key.inner);
+    let signature = bitcoin::ecdsa::Signature { signature, sighash_type: EcdsaSighashType::All };
+    transaction.input[0].witness = bitcoin::Witness::p2wpkh(&signature, &public.0);
+    transaction
+}
+
+/// A payment of a free coin to one output, for a fee of 1,000 sat.
+pub(super) fn payment(coin: OutPoint) -> Transaction {
+    pay(&[coin], &[COIN - 1_000])
+}
+
+/// A chain of payments, each of the one before.
+pub(super) fn payments(coin: OutPoint, count: u64) -> Vec<Transaction> {
+    let mut coin = coin;
+    let pay_on = |step: u64| {
+        let transaction = pay(&[coin], &[COIN - 1_000 * step]);
+        coin = first_output(&transaction);
+        transaction
+    };
+    (1..=count).map(pay_on).collect()
+}
+
+/// An output with a script.
+pub(super) fn output(script_pubkey: ScriptBuf, sat: u64) -> TxOut {
+    TxOut { value: Amount::from_sat(sat), script_pubkey }
+}

@@ -1,0 +1,19 @@
+//! Tokio, libp2p, disk and timers: the thin layer that turns the world into events for [`Node`](crate::machine::Node) and
+//! performs its actions. It decides nothing.
+
+pub mod body_file;
+pub mod evidence;
+pub mod files;
+pub mod handle;
+pub mod log_file;
+pub mod mark_file;
+pub mod mempool_file;
+pub mod p2p;
+pub mod persistence;
+mod progress;
+pub mod recovery;
+mod reports;
+pub mod run;
+pub mod service;
+
+pub use handle::{Handle, Stopped};

@@ -1,0 +1,65 @@
+//! How the rest of the process talks to the running node.
+
+use bitcoin::{Transaction, Txid};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::machine::Node;
+use crate::mempool::Reject;
+
+/// A question to the running node, answered on its own thread between two events: it must be quick.
+pub type Look = Box<dyn FnOnce(&Node) + Send>;
+
+/// What the rest of the process sends to the node.
+pub enum Call {
+    /// Look at it.
+    Look(Look),
+    /// Hand in a transaction.
+    Submit {
+        /// The transaction.
+        transaction: Transaction,
+        /// Where the verdict goes.
+        reply: oneshot::Sender<Result<Txid, Reject>>,
+    },
+}
+
+/// The running node, for REST and for tests. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    calls: mpsc::Sender<Call>,
+}
+
+/// The node has stopped, or is stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node is stopping")]
+pub struct Stopped;
+
+impl Handle {
+    /// A handle that sends here.
+    pub fn new(calls: mpsc::Sender<Call>) -> Self {
+        Self { calls }
+    }
+
+    /// Hands in a transaction. Waits while the node is busy.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn submit(&self, transaction: Transaction) -> Result<Result<Txid, Reject>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.calls.send(Call::Submit { transaction, reply }).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Returns what `look` sees of the node.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn look<T: Send + 'static>(&self, look: impl FnOnce(&Node) -> T + Send + 'static) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let look = Box::new(move |node: &Node| {
+            // Whoever asked may have gone away.
+            let _ = reply.send(look(node));
+        });
+        self.calls.send(Call::Look(look)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}

@@ -1,0 +1,201 @@
+//! Requests and answers.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Instant;
+
+use libp2p::PeerId;
+use libp2p::request_response::{self, InboundRequestId, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
+
+use super::P2pEvent;
+use super::swarm::Task;
+use crate::machine::{InboundId, OutboundId, RequestFailure};
+use crate::wire::{Request, Response};
+
+/// A request of this node.
+#[derive(Debug)]
+struct Asked {
+    peer: PeerId,
+    id: OutboundId,
+    request: Request,
+}
+
+/// A request of a peer, until the node answers.
+#[derive(Debug)]
+struct Asking {
+    peer: PeerId,
+    request: InboundRequestId,
+    channel: ResponseChannel<Response>,
+    since: Instant,
+}
+
+/// Requests and answers that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    asked: HashMap<OutboundRequestId, Asked>,
+    asking: HashMap<InboundId, Asking>,
+    /// Bytes of answers that are on their way.
+    answering: HashMap<InboundRequestId, (PeerId, usize)>,
+    answering_bytes: usize,
+    next: u64,
+}
+
+impl Task {
+    /// Asks a peer.
+    pub(super) fn ask(&mut self, peer: PeerId, id: OutboundId, request: Request) {
+        let max = self.limits.requests_per_peer;
+        match self.peers.get_mut(&peer) {
+            Some(entry) if entry.ready.is_some() && entry.asked < max => {
+                entry.asked += 1;
+                let name = self.swarm.behaviour_mut().requests.send_request(&peer, Some(request));
+                self.exchange.asked.insert(name, Asked { peer, id, request });
+            }
+            _ => self.emit(P2pEvent::Response { peer, id, result: Err(RequestFailure::Disconnected) }),
+        }
+    }
+
+    /// Answers a peer.
+    pub(super) fn answer(&mut self, id: InboundId, response: Response) {
+        let Some(Asking { peer, request, channel, .. }) = self.exchange.asking.remove(&id) else { return };
+        let bytes = size(&response);
+        if self.exchange.answering_bytes.saturating_add(bytes) > self.limits.response_bytes {
+            tracing::warn!(%peer, bytes, "an answer was not sent: too many are on their way");
+            return self.asking_ends(peer);
+        }
+        self.exchange.answering.insert(request, (peer, bytes));
+        self.exchange.answering_bytes += bytes;
+        if self.swarm.behaviour_mut().requests.send_response(channel, response).is_err() {
+            self.answered(request);
+        }
+    }
+
+    /// A request or an answer has come or gone.
+    pub(super) fn on_exchange(&mut self, event: request_response::Event<Option<Request>, Response>, now: Instant) {
+        match event {
+            request_response::Event::Message { peer, message, .. } => match message {
+                Message::Request { request_id, request, channel } => {
+                    let Some(request) = request else {
+                        tracing::warn!(%peer, "a peer's request is malformed: it is disconnected");
+                        return self.disconnect(peer);
+                    };
+                    self.on_request(peer, request_id, request, channel, now);
+                }
+                Message::Response { request_id, response } => self.on_response(request_id, Ok(response)),
+            },
+            request_response::Event::OutboundFailure { request_id, error, .. } => {
+                self.on_response(request_id, Err(failure(&error)));
+            }
+            request_response::Event::InboundFailure { request_id, .. } => self.answered(request_id),
+            request_response::Event::ResponseSent { request_id, .. } => self.answered(request_id),
+        }
+    }
+
+    /// A request that is dropped here is refused: its stream ends without an answer.
+    fn on_request(
+        &mut self,
+        peer: PeerId,
+        request_id: InboundRequestId,
+        request: Request,
+        channel: ResponseChannel<Response>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let limits = &self.limits;
+        if !entry.bucket.take(now, limits.requests_per_second, limits.request_burst) {
+            return tracing::debug!(%peer, "a peer asks too often: a request was refused");
+        }
+        let open = self.exchange.asking.len() + self.exchange.answering.len();
+        let full = entry.asking >= limits.inbound_requests_per_peer || open >= limits.inbound_requests;
+        if full || (entry.ready.is_none() && entry.held.len() >= limits.held_per_peer) {
+            return tracing::debug!(%peer, "too many requests are open: one was refused");
+        }
+        let id = InboundId(self.exchange.next);
+        self.exchange.next += 1;
+        entry.asking += 1;
+        self.exchange.asking.insert(id, Asking { peer, request: request_id, channel, since: now });
+        self.emit_or_hold(peer, P2pEvent::Request { peer, id, request });
+    }
+
+    fn on_response(&mut self, request: OutboundRequestId, result: Result<Response, RequestFailure>) {
+        let Some(Asked { peer, id, request }) = self.exchange.asked.remove(&request) else { return };
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.asked = entry.asked.saturating_sub(1);
+        }
+        let result = result
+            .and_then(|response| if fits(&request, &response) { Ok(response) } else { Err(RequestFailure::Malformed) });
+        self.emit(P2pEvent::Response { peer, id, result });
+    }
+
+    /// Ends all that is open with a peer that is gone.
+    pub(super) fn end_exchanges(&mut self, peer: PeerId) {
+        let open: Vec<_> =
+            self.exchange.asked.iter().filter(|(_, asked)| asked.peer == peer).map(|(id, _)| *id).collect();
+        for request in open {
+            self.on_response(request, Err(RequestFailure::Disconnected));
+        }
+        self.exchange.asking.retain(|_, asking| asking.peer != peer);
+    }
+
+    /// Refuses the requests that the node has not answered in time.
+    pub(super) fn expire_exchanges(&mut self, now: Instant) {
+        let patience = self.timing.request;
+        let late = |asking: &Asking| now.duration_since(asking.since) > patience;
+        let expired: Vec<_> = self
+            .exchange
+            .asking
+            .iter()
+            .filter(|(_, asking)| late(asking))
+            .map(|(id, asking)| (*id, asking.peer))
+            .collect();
+        for (id, peer) in expired {
+            self.exchange.asking.remove(&id);
+            self.asking_ends(peer);
+        }
+    }
+
+    fn answered(&mut self, request: InboundRequestId) {
+        if let Some((peer, bytes)) = self.exchange.answering.remove(&request) {
+            self.exchange.answering_bytes -= bytes;
+            self.asking_ends(peer);
+        }
+    }
+
+    fn asking_ends(&mut self, peer: PeerId) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.asking = entry.asking.saturating_sub(1);
+        }
+    }
+}
+
+/// What an answer holds in memory, about.
+fn size(response: &Response) -> usize {
+    match response {
+        Response::Status { .. } | Response::Body(None) => 64,
+        Response::Blocks(blocks) => {
+            64 + blocks.iter().map(|block| block.certificate.len() + block.block.len()).sum::<usize>()
+        }
+        Response::Body(Some(block)) => 64 + block.len(),
+    }
+}
+
+/// Whether this answers that.
+fn fits(request: &Request, response: &Response) -> bool {
+    match (request, response) {
+        (Request::Status { .. }, Response::Status { .. }) | (Request::Body { .. }, Response::Body(_)) => true,
+        (Request::Blocks { count, .. }, Response::Blocks(blocks)) => blocks.len() <= usize::from(*count),
+        _ => false,
+    }
+}
+
+fn failure(error: &OutboundFailure) -> RequestFailure {
+    match error {
+        OutboundFailure::Timeout => RequestFailure::Timeout,
+        OutboundFailure::UnsupportedProtocols => RequestFailure::Refused,
+        OutboundFailure::Io(error) => match error.kind() {
+            io::ErrorKind::InvalidData => RequestFailure::Malformed,
+            io::ErrorKind::UnexpectedEof => RequestFailure::Refused,
+            _ => RequestFailure::Disconnected,
+        },
+        OutboundFailure::DialFailure | OutboundFailure::ConnectionClosed => RequestFailure::Disconnected,
+    }
+}

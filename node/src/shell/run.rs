@@ -1,0 +1,438 @@
+//! The running node: its thread, and the threads that work for it.
+//!
+//! One thread owns the [`Node`]. It takes events, one at a time, and performs the actions of each before the next. Work
+//! goes to others and comes back as events: checks of transactions to a pool of threads, blocks to a second one, commits
+//! to a thread of their own. The network and REST run on Tokio's.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use causeway_chainspec::{ChainSpec, Height};
+use causeway_consensus::bft::{Equivocation, HighWaterMark, LogEntry, Persist, Writing};
+use causeway_consensus::state::{CoinFlush, Store};
+use causeway_consensus::{ConnectedBlock, ScriptCache, StateFault, Workers};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+
+use super::body_file::{BodyFile, BodyFileError};
+use super::evidence::EvidenceStore;
+use super::handle::{Call, Handle};
+use super::p2p::{P2p, P2pEvent};
+use super::persistence::{Persistence, PersistenceError};
+use super::reports;
+use crate::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
+use crate::machine::{Action, Event, InboundId, Node, NodeFault, Now, SubmitId, Ticket};
+use crate::mempool::Reject;
+use crate::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response};
+
+/// Calls of REST that may wait.
+const CALLS_MAX: usize = 1_024;
+
+/// One call is taken after at most so many other events.
+const CALL_EVERY: u64 = 16;
+
+/// Answers with blocks that are read from disk at once.
+const SERVING_MAX: usize = 4;
+
+/// Threads that judge and assemble blocks. Each uses all of [`Workers`].
+const BLOCK_THREADS: usize = 2;
+
+/// Why a node stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It cannot go on.
+    #[error(transparent)]
+    Node(#[from] NodeFault),
+    /// The store failed.
+    #[error("the store failed; nothing final is lost")]
+    Store(#[from] StateFault),
+    /// The log or the high-water mark failed.
+    #[error(transparent)]
+    Persistence(#[from] PersistenceError),
+    /// The file of proposed blocks failed.
+    #[error(transparent)]
+    Bodies(#[from] BodyFileError),
+    /// A thread could not be started.
+    #[error("a thread could not be started: raise the limit of processes of this user")]
+    Thread(#[source] std::io::Error),
+    /// A thread died.
+    #[error("a thread of the node has failed: this is a bug, please report it; start the node again")]
+    Died,
+}
+
+/// What the node's thread writes to.
+pub struct Disk {
+    /// The final blocks.
+    pub store: Arc<Store>,
+    /// The engine's log, and a validator's high-water mark.
+    pub persistence: Persistence,
+    /// The proposed blocks.
+    pub bodies: BodyFile,
+    /// Proofs of contradictions.
+    pub evidence: Arc<Mutex<EvidenceStore>>,
+}
+
+impl Disk {
+    fn log(
+        &mut self,
+        height: Height,
+        entries: &[LogEntry],
+        mark: Option<&HighWaterMark>,
+        writing: Writing,
+    ) -> Result<(), RunError> {
+        if writing == Writing::Now {
+            self.bodies.sync()?;
+        }
+        Ok(self.persistence.persist(height, entries, mark, writing)?)
+    }
+
+    fn keep(&mut self, evidence: &Equivocation) {
+        // A proof that cannot be kept is in the log of the process, and stops nothing.
+        let mut kept = self.evidence.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = kept.keep(evidence) {
+            reports::log_error("evidence could not be written", &error);
+        }
+    }
+}
+
+/// What others do for the node.
+struct Helpers {
+    spec: Arc<ChainSpec>,
+    store: Arc<Store>,
+    workers: Arc<Workers>,
+    scripts: Arc<ScriptCache>,
+    checks: rayon::ThreadPool,
+    blocks: rayon::ThreadPool,
+    commits: std::sync::mpsc::SyncSender<Commit>,
+    serving: Arc<tokio::sync::Semaphore>,
+    results: mpsc::UnboundedSender<Result<Event, RunError>>,
+    runtime: tokio::runtime::Handle,
+}
+
+struct Commit {
+    connected: Arc<ConnectedBlock>,
+    certificate: Vec<u8>,
+    flush: CoinFlush,
+}
+
+/// What a node runs with.
+pub struct Parts {
+    /// The node, not started.
+    pub node: Node,
+    /// Its chain.
+    pub spec: Arc<ChainSpec>,
+    /// Its disk.
+    pub disk: Disk,
+    /// Threads for signatures.
+    pub workers: Arc<Workers>,
+    /// Its memory of verified transactions.
+    pub scripts: Arc<ScriptCache>,
+    /// The network.
+    pub p2p: P2p,
+    /// What happens there.
+    pub network: mpsc::Receiver<P2pEvent>,
+    /// The runtime of network and REST.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// A node that runs.
+pub struct Running {
+    /// How to talk to it.
+    pub handle: Handle,
+    stop: oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<Result<Box<Node>, RunError>>,
+    committer: std::thread::JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Running {
+    /// Waits until the node has stopped by itself.
+    pub async fn ended(&mut self) {
+        // Either way it has.
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Stops the node, if it runs, and returns it as it was in the end.
+    ///
+    /// # Errors
+    /// Why it had stopped by itself.
+    pub fn stop(self) -> Result<Box<Node>, RunError> {
+        // It may have stopped already.
+        let _ = self.stop.send(());
+        let node = self.thread.join().map_err(|_| RunError::Died)?;
+        // A block may still be on its way to disk.
+        self.committer.join().map_err(|_| RunError::Died)?;
+        node
+    }
+}
+
+/// Starts the node's threads.
+///
+/// # Errors
+/// A thread cannot be started.
+pub fn start(parts: Parts) -> Result<Running, RunError> {
+    let Parts { node, spec, disk, workers, scripts, p2p, network, runtime } = parts;
+    let (calls, calls_in) = mpsc::channel(CALLS_MAX);
+    let (stop, stopped) = oneshot::channel();
+    let (end, ended) = oneshot::channel::<()>();
+    let (results, results_in) = mpsc::unbounded_channel();
+    let (commits, commits_in) = std::sync::mpsc::sync_channel(1);
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let pool = |name: &'static str, threads: usize| {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(move |index| format!("{name}-{index}")).build()
+    };
+    let thread_error = |error| RunError::Thread(std::io::Error::other(error));
+    let helpers = Helpers {
+        spec,
+        store: Arc::clone(&disk.store),
+        workers,
+        scripts,
+        checks: pool("check", cores.get()).map_err(thread_error)?,
+        blocks: pool("block", BLOCK_THREADS).map_err(thread_error)?,
+        commits,
+        serving: Arc::new(tokio::sync::Semaphore::new(SERVING_MAX)),
+        results: results.clone(),
+        runtime,
+    };
+    let store = Arc::clone(&disk.store);
+    let committer = move || {
+        // Also if this thread panics.
+        let _died = Died(results.clone());
+        for Commit { connected, certificate, flush } in commits_in {
+            let result = store.commit(&connected, &certificate, flush);
+            let event = result.map(|committed| Event::Committed { height: committed.height() });
+            if results.send(event.map_err(RunError::from)).is_err() {
+                break;
+            }
+        }
+    };
+    let committer = std::thread::Builder::new().name("commit".into()).spawn(committer).map_err(RunError::Thread)?;
+    let owner =
+        Owner { node: Box::new(node), disk, helpers, p2p, started: Instant::now(), submits: BTreeMap::new(), names: 0 };
+    let body = move || {
+        let _end = end;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(RunError::Thread)?;
+        runtime.block_on(owner.run(network, results_in, calls_in, stopped))
+    };
+    let thread = std::thread::Builder::new().name("node".into()).spawn(body).map_err(RunError::Thread)?;
+    Ok(Running { handle: Handle::new(calls), stop, thread, committer, ended })
+}
+
+/// Tells the node that a thread has panicked.
+struct Died(mpsc::UnboundedSender<Result<Event, RunError>>);
+
+impl Drop for Died {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The node may have stopped already.
+            let _ = self.0.send(Err(RunError::Died));
+        }
+    }
+}
+
+/// The thread that owns the node.
+struct Owner {
+    node: Box<Node>,
+    disk: Disk,
+    helpers: Helpers,
+    p2p: P2p,
+    started: Instant,
+    submits: BTreeMap<SubmitId, oneshot::Sender<Result<bitcoin::Txid, Reject>>>,
+    names: u64,
+}
+
+impl Owner {
+    async fn run(
+        mut self,
+        mut network: mpsc::Receiver<P2pEvent>,
+        mut results: mpsc::UnboundedReceiver<Result<Event, RunError>>,
+        mut calls: mpsc::Receiver<Call>,
+        mut stopped: oneshot::Receiver<()>,
+    ) -> Result<Box<Node>, RunError> {
+        self.handle(Event::Tick)?;
+        for turn in 0u64.. {
+            // A flood from the network does not keep calls waiting.
+            if turn % CALL_EVERY == 0
+                && let Ok(call) = calls.try_recv()
+            {
+                self.call(call)?;
+            }
+            let wait = self
+                .node
+                .next_deadline()
+                .map_or(Duration::from_secs(1), |at| at.saturating_sub(self.started.elapsed()));
+            tokio::select! {
+                biased;
+                // The sender is gone if nobody can stop the node any more.
+                _ = &mut stopped => return Ok(self.node),
+                Some(result) = results.recv() => self.handle(result?)?,
+                () = sleep(wait) => self.handle(Event::Tick)?,
+                event = network.recv() => match event {
+                    Some(event) => self.handle(event_of(event))?,
+                    None => return Ok(self.node),
+                },
+                Some(call) = calls.recv() => self.call(call)?,
+            }
+        }
+        unreachable!("there are more turns than a process has")
+    }
+
+    fn call(&mut self, call: Call) -> Result<(), RunError> {
+        match call {
+            Call::Look(look) => {
+                look(&self.node);
+                Ok(())
+            }
+            Call::Submit { transaction, reply } => {
+                self.names += 1;
+                let id = SubmitId(self.names);
+                self.submits.retain(|_, reply| !reply.is_closed());
+                self.submits.insert(id, reply);
+                self.handle(Event::Submit { id, transaction })
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        // A clock before 1970 is as wrong as any.
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { uptime: self.started.elapsed(), unix }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), RunError> {
+        let actions = self.node.handle(self.now(), event)?;
+        for action in actions {
+            self.perform(action)?;
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, action: Action) -> Result<(), RunError> {
+        match action {
+            Action::Log { height, entries, mark, writing } => {
+                self.disk.log(height, &entries, mark.as_ref(), writing)?
+            }
+            Action::KeepBody { height, bytes } => self.disk.bodies.append(height, &bytes)?,
+            Action::Publish { topic, bytes } => self.p2p.publish(topic, bytes),
+            Action::Relay { id, verdict } => self.p2p.relay(id, verdict),
+            Action::Request { peer, id, request } => self.p2p.request(peer, id, request),
+            Action::Respond { id, response } => self.p2p.respond(id, response),
+            Action::ServeBlocks { id, from, count } => self.helpers.serve(&self.p2p, id, from, count),
+            Action::Ban { peer, duration } => self.p2p.ban(peer, duration),
+            Action::Validate { ticket, job } => self.helpers.validate(ticket, job),
+            Action::Assemble { ticket, job } => self.helpers.assemble(ticket, job),
+            Action::Check { ticket, job } => self.helpers.check(ticket, job),
+            Action::Commit { connected, certificate, catching_up } => {
+                let flush = if catching_up { CoinFlush::Later } else { CoinFlush::WithBlock };
+                let commit = Commit { connected, certificate: certificate.encode(), flush };
+                self.helpers.commits.send(commit).map_err(|_| RunError::Died)?;
+            }
+            Action::KeepEvidence(evidence) => self.disk.keep(&evidence),
+            Action::Reply { id, result } => {
+                if let Some(reply) = self.submits.remove(&id) {
+                    // Whoever asked may have gone away.
+                    let _ = reply.send(result);
+                }
+            }
+            Action::Report(report) => reports::report(&report),
+        }
+        Ok(())
+    }
+}
+
+impl Helpers {
+    fn validate(&self, ticket: Ticket, job: ValidateJob) {
+        let work = self.work();
+        self.blocks.spawn(move || {
+            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts);
+            work.send(verdict.map(|verdict| Event::Validated { ticket, verdict }));
+        });
+    }
+
+    fn assemble(&self, ticket: Ticket, job: AssembleJob) {
+        let work = self.work();
+        self.blocks.spawn(move || {
+            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts);
+            work.send(verdict.map(|verdict| Event::Assembled { ticket, verdict }));
+        });
+    }
+
+    fn check(&self, ticket: Ticket, job: CheckJob) {
+        let work = self.work();
+        self.checks.spawn(move || {
+            let results = job.run(&*work.store);
+            work.send(results.map(|results| Event::Checked { ticket, results }));
+        });
+    }
+
+    /// Reads blocks from disk and answers a peer with them, a few peers at a time.
+    fn serve(&self, p2p: &P2p, id: InboundId, from: Height, count: u16) {
+        let (store, p2p, results) = (Arc::clone(&self.store), p2p.clone(), self.results.clone());
+        let serving = Arc::clone(&self.serving);
+        self.runtime.spawn(async move {
+            // Nobody closes it. Who waits here is bounded by the network's open requests.
+            let Ok(_permit) = serving.acquire().await else { return };
+            let read = tokio::task::spawn_blocking(move || read_blocks(&store, from, count));
+            match read.await {
+                Ok(Ok(blocks)) => p2p.respond(id, Response::Blocks(blocks)),
+                // The node may have stopped meanwhile.
+                Ok(Err(fault)) => drop(results.send(Err(fault.into()))),
+                Err(_) => drop(results.send(Err(RunError::Died))),
+            }
+        });
+    }
+
+    fn work(&self) -> Work {
+        Work {
+            spec: Arc::clone(&self.spec),
+            store: Arc::clone(&self.store),
+            workers: Arc::clone(&self.workers),
+            scripts: Arc::clone(&self.scripts),
+            results: self.results.clone(),
+        }
+    }
+}
+
+/// What a job needs.
+struct Work {
+    spec: Arc<ChainSpec>,
+    store: Arc<Store>,
+    workers: Arc<Workers>,
+    scripts: Arc<ScriptCache>,
+    results: mpsc::UnboundedSender<Result<Event, RunError>>,
+}
+
+impl Work {
+    fn send(&self, result: Result<Event, StateFault>) {
+        // The node may have stopped meanwhile.
+        let _ = self.results.send(result.map_err(RunError::from));
+    }
+}
+
+/// Returns final blocks from `from` on, as many as an answer holds. Derived blocks have no certificate: none for them.
+fn read_blocks(store: &Store, from: Height, count: u16) -> Result<Vec<FinalBlock>, StateFault> {
+    let (mut blocks, mut size) = (Vec::new(), 0);
+    for offset in 0..u32::from(count) {
+        let Some(height) = from.checked_add(offset) else { break };
+        let (Some(certificate), Some(block)) = (store.certificate(height)?, store.block_bytes(height)?) else { break };
+        size += block.len();
+        if size > ANSWER_BYTES_TARGET && !blocks.is_empty() {
+            break;
+        }
+        blocks.push(FinalBlock { certificate: certificate.into(), block: Bytes::from(block) });
+    }
+    Ok(blocks)
+}
+
+fn event_of(event: P2pEvent) -> Event {
+    match event {
+        P2pEvent::Connected { peer } => Event::Connected { peer },
+        P2pEvent::Disconnected { peer } => Event::Disconnected { peer },
+        P2pEvent::Gossip { peer, id, topic, bytes } => Event::Gossip { peer, id, topic, bytes },
+        P2pEvent::Request { peer, id, request } => Event::Request { peer, id, request },
+        P2pEvent::Response { peer, id, result } => Event::Response { peer, id, result },
+    }
+}

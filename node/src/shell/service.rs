@@ -1,0 +1,293 @@
+//! A whole node, from what its home holds to an orderly end.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bitcoin::ScriptBuf;
+use causeway_chainspec::{ChainId, ChainSpec};
+use causeway_consensus::bft::{Equivocation, Guarded, Signer, ValidatorSet, ValidatorSetError};
+use causeway_consensus::state::{OpenError, Store};
+use causeway_consensus::{ChainView, ScriptCache, StateFault, Workers};
+use libp2p::PeerId;
+use libp2p::identity::Keypair;
+use tokio::sync::{mpsc, oneshot};
+
+use super::body_file::{BodyFile, BodyFileError};
+use super::evidence::{EvidenceFileError, EvidenceStore};
+use super::mempool_file;
+use super::p2p::{self, Direction, Limits, P2p, P2pConfig, P2pError, PeerInfo, Timing};
+use super::persistence::Persistence;
+use super::progress;
+use super::recovery::RecoveryError;
+use super::reports::log_error;
+use super::run::{Disk, Parts, RunError, Running, start};
+use crate::cli::run::{Prepared, Validator};
+use crate::config::Config;
+use crate::machine::{Node, Restart, Setup};
+use crate::rest;
+
+/// Transactions whose scripts are known to be valid: some blocks' worth.
+const KNOWN_SCRIPTS: usize = 100_000;
+
+/// Events of the network that wait for the node.
+const NETWORK_EVENTS: usize = 1_024;
+
+/// How long reading from disk may go on after the end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the table of connections is brought up to date.
+const CONNECTIONS_EVERY: Duration = Duration::from_secs(2);
+
+/// Why a node does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The store does not open.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The store failed in the end.
+    #[error("the store failed; nothing final is lost")]
+    State(#[from] StateFault),
+    /// The node must not go on from its log.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The file of proposed blocks.
+    #[error(transparent)]
+    Bodies(#[from] BodyFileError),
+    /// The evidence.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceFileError),
+    /// The validators of the chainspec are no set.
+    #[error("the chainspec's validators cannot agree on anything: use the chainspec that the network was made with")]
+    Validators(#[from] ValidatorSetError),
+    /// The network.
+    #[error(transparent)]
+    P2p(#[from] P2pError),
+    /// REST.
+    #[error(transparent)]
+    Rest(#[from] rest::RestError),
+    /// Tokio.
+    #[error("the threads of the network cannot be started: raise the limit of processes of this user")]
+    Runtime(#[source] std::io::Error),
+    /// The node stopped by itself.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+/// Runs a node until `stop` is ready.
+///
+/// # Errors
+/// It cannot start, or it stopped by itself.
+pub fn serve(prepared: Prepared, stop: impl Future<Output = ()> + Send) -> Result<(), ServiceError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(ServiceError::Runtime)?;
+    let result = runtime.block_on(run(prepared, stop));
+    // A reader of the disk may still be at work.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    result
+}
+
+async fn run(prepared: Prepared, stop: impl Future<Output = ()> + Send) -> Result<(), ServiceError> {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let workers = Arc::new(Workers::new(cores));
+    let spec = Arc::new(prepared.chainspec.clone());
+    let options = prepared.config.store_options();
+    let store = Arc::new(Store::open(&prepared.home.store(), &spec, options, &workers)?);
+    let tip = store.tip();
+    let (log, remembered) = prepared.open_log(tip.height())?;
+    let next = tip.height().next().unwrap_or(tip.height());
+    let (bodies, kept) = BodyFile::open(&prepared.home.bodies(), next)?;
+    let evidence = EvidenceStore::open(&prepared.home.evidence())?;
+    let log_entries = remembered.filter(|(height, _)| *height == next).map(|(_, entries)| entries).unwrap_or_default();
+
+    let policy = prepared.config.mempool_policy();
+    let snapshot = if prepared.config.mempool.persist {
+        mempool_file::load(&prepared.home.mempool(), policy.max_memory_bytes).unwrap_or_else(|error| {
+            log_error("the mempool starts empty", &error);
+            Vec::new()
+        })
+    } else {
+        Vec::new()
+    };
+    let Prepared { home, config, identity, validator, fee_script, lock: _lock, .. } = prepared;
+    let (mark, signer) = match validator {
+        Some(Validator { key, mark }) => {
+            let guarded = Guarded::new(key, mark.mark().clone()).expect("the mark was opened for this key");
+            (Some(mark), Some(Box::new(guarded) as Box<dyn Signer>))
+        }
+        None => (None, None),
+    };
+    let set = ValidatorSet::new(spec.validators())?;
+    let scripts = Arc::new(ScriptCache::new(KNOWN_SCRIPTS));
+    let node = Node::new(Setup {
+        chain: spec.chain_id(),
+        params: spec.params().clone(),
+        timeouts: config.timeouts(),
+        policy,
+        // Nobody asks a full node for a block.
+        fee_script: fee_script.unwrap_or_else(ScriptBuf::new),
+        // The state of every height has the chainspec's validators.
+        validators: Box::new(move |_| set.clone()),
+        tip,
+        signer,
+        restart: Restart { log: log_entries, bodies: kept },
+        scripts: Arc::clone(&scripts),
+        snapshot,
+    });
+
+    let (events, network) = mpsc::channel(NETWORK_EVENTS);
+    let (p2p, addresses) = p2p::start(network_config(&config, identity, spec.chain_id()), events).await?;
+    for address in &addresses {
+        tracing::info!(%address, chain = %spec.chain_id(), "listening for peers");
+    }
+    let evidence = Arc::new(Mutex::new(evidence));
+    let persistence = Persistence::new(log, mark);
+    let disk = Disk { store: Arc::clone(&store), persistence, bodies, evidence: Arc::clone(&evidence) };
+    let runtime = tokio::runtime::Handle::current();
+    let parts = Parts { node, spec: Arc::clone(&spec), disk, workers, scripts, p2p: p2p.clone(), network, runtime };
+    let running = start(parts)?;
+    let mempool = config.mempool.persist.then(|| home.mempool());
+    let mut node = Service { running, p2p, store, mempool };
+    let served = node.serve_until(&config, spec, evidence, stop).await;
+    let ended = node.end().await;
+    served?;
+    ended?;
+    tracing::info!("stopped; everything is on disk");
+    Ok(())
+}
+
+/// A node that runs, and what it leaves behind.
+struct Service {
+    running: Running,
+    p2p: P2p,
+    store: Arc<Store>,
+    /// Where the mempool is saved, if it is.
+    mempool: Option<PathBuf>,
+}
+
+impl Service {
+    /// Serves REST until the node ends or `stop` is ready.
+    async fn serve_until(
+        &mut self,
+        config: &Config,
+        spec: Arc<ChainSpec>,
+        evidence: Arc<Mutex<EvidenceStore>>,
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<(), ServiceError> {
+        let progress = AbortOnDrop(tokio::spawn(progress::show(self.running.handle.clone())));
+        let connections = Connections::default();
+        let table = AbortOnDrop(tokio::spawn(connections.clone().refresh(self.p2p.clone())));
+        let (stop_rest, stopped) = oneshot::channel::<()>();
+        let parts = rest::Parts {
+            spec,
+            store: Arc::clone(&self.store),
+            live: self.running.handle.clone(),
+            connection: Arc::new(move |peer| connections.get(peer)),
+            evidence: Arc::new(move || load_evidence(&evidence)),
+        };
+        let rest = if config.rest.enabled {
+            let shutdown = async move {
+                // A dropped sender says the same.
+                let _ = stopped.await;
+            };
+            let (address, server) = rest::serve(rest::Config { bind: config.rest.bind }, parts, shutdown).await?;
+            tracing::info!(%address, "REST");
+            Some(tokio::spawn(server))
+        } else {
+            None
+        };
+        tokio::select! {
+            () = self.running.ended() => {}
+            () = stop => tracing::info!("stopping"),
+        }
+        drop((progress, table, stop_rest));
+        if let Some(rest) = rest {
+            // It ends in a few seconds; if it failed, there is nothing left to stop.
+            let _ = rest.await;
+        }
+        Ok(())
+    }
+
+    /// Stops the node and leaves everything on disk.
+    async fn end(self) -> Result<(), ServiceError> {
+        let Self { running, p2p, store, mempool } = self;
+        // Its thread may be waiting for the disk.
+        let ended = tokio::task::spawn_blocking(move || running.stop()).await.map_err(|_| RunError::Died)?;
+        p2p.shutdown();
+        let node = ended?;
+        if let Some(path) = mempool
+            && let Err(error) = mempool_file::save(&path, node.mempool())
+        {
+            log_error("the mempool is not saved", &error);
+        }
+        store.flush_coins()?;
+        Ok(())
+    }
+}
+
+fn load_evidence(evidence: &Mutex<EvidenceStore>) -> Vec<Equivocation> {
+    let evidence = evidence.lock().unwrap_or_else(PoisonError::into_inner);
+    let load = |name| evidence.load(name).inspect_err(|error| log_error("a proof cannot be read", error)).ok();
+    evidence.list().filter_map(load).collect()
+}
+
+/// How the peers are connected, as of a moment ago.
+#[derive(Clone, Default)]
+struct Connections(Arc<Mutex<HashMap<PeerId, rest::Connection>>>);
+
+impl Connections {
+    fn get(&self, peer: &PeerId) -> Option<rest::Connection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
+    }
+
+    async fn refresh(self, p2p: P2p) {
+        loop {
+            let connection = |info: PeerInfo| {
+                let direction = match info.direction {
+                    Direction::Inbound => rest::Direction::Inbound,
+                    Direction::Outbound => rest::Direction::Outbound,
+                };
+                (info.peer, rest::Connection { address: info.address, direction })
+            };
+            let peers = p2p.peers().await.into_iter().map(connection).collect();
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = peers;
+            tokio::time::sleep(CONNECTIONS_EVERY).await;
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn network_config(config: &Config, identity: Keypair, chain: ChainId) -> P2pConfig {
+    let p2p = &config.p2p;
+    let defaults = Limits::default();
+    let (max, outbound) = (p2p.max_connections, p2p.outbound.min(p2p.max_connections));
+    let per_ip = usize::try_from(p2p.max_connections_per_address).unwrap_or(usize::MAX);
+    let limits = Limits {
+        connections: max,
+        inbound: max - outbound,
+        outbound,
+        outbound_wanted: usize::try_from(outbound).unwrap_or(usize::MAX),
+        per_ip,
+        per_loopback_ip: defaults.per_loopback_ip.max(per_ip),
+        ..defaults
+    };
+    P2pConfig {
+        identity,
+        chain,
+        listen: p2p.listen.clone(),
+        external: p2p.external.clone(),
+        seeds: p2p.seeds.clone(),
+        persistent: p2p.persistent_peers.clone(),
+        limits,
+        timing: Timing::default(),
+    }
+}
