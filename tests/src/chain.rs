@@ -18,7 +18,7 @@ pub struct MemoryChain {
     /// The chain's parameters.
     pub spec: ChainSpec,
     /// The threads that verify.
-    pub workers: Workers,
+    pub workers: Arc<Workers>,
     tip: Arc<Tip>,
     coins: HashMap<OutPoint, Coin>,
     /// Median time past of every height.
@@ -28,6 +28,11 @@ pub struct MemoryChain {
 impl MemoryChain {
     /// Returns the chain of `spec` after its derived blocks, which verifies with two threads.
     pub fn new(spec: ChainSpec) -> Self {
+        Self::with_workers(spec, Arc::new(Workers::new(NonZeroUsize::new(2).expect("not zero"))))
+    }
+
+    /// Returns the same, which verifies with these threads.
+    pub fn with_workers(spec: ChainSpec, workers: Arc<Workers>) -> Self {
         let (tip, coins) = Tip::after_derived_blocks(&spec);
         let times: Vec<u32> = (0..=LAST_DERIVED_HEIGHT.to_u32())
             .map(|height| spec.derived_block(Height(height)).expect("derived").header.time)
@@ -39,7 +44,6 @@ impl MemoryChain {
                 window[window.len() / 2]
             })
             .collect();
-        let workers = Workers::new(NonZeroUsize::new(2).expect("not zero"));
         Self { spec, workers, tip: Arc::new(tip), coins: coins.into_iter().collect(), median_times }
     }
 

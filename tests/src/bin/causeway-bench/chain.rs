@@ -1,6 +1,7 @@
 //! `chain`: full blocks, from bytes to connected.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use bitcoin::{Amount, OutPoint, Transaction, TxOut};
 use causeway_chainspec::{ChainSpec, Height};
@@ -148,7 +149,7 @@ fn run_one(kind: &BlockKind, prepared: &Prepared, threads: usize) -> Result<Row,
         core.process(block)?;
     }
     let mut chain = MemoryChain::new(ChainSpec::built_in("devnet")?);
-    chain.workers = Workers::new(NonZeroUsize::new(threads).ok_or("no threads")?);
+    chain.workers = Arc::new(Workers::new(NonZeroUsize::new(threads).ok_or("no threads")?));
     let mut samples = [const { Vec::new() }; 3];
     let mut shape = (0, 0);
     for (index, round) in prepared.rounds.iter().enumerate() {

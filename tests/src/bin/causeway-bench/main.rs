@@ -6,6 +6,7 @@ mod blocks;
 mod chain;
 mod core_chain;
 mod measure;
+mod network;
 
 use std::path::PathBuf;
 
@@ -22,12 +23,14 @@ struct Cli {
 enum Bench {
     /// Validates full blocks from bytes to connected, beside Bitcoin Core's engine and libsecp256k1 alone.
     Chain(Options),
+    /// Four validator processes: time to decide, time to be final, transactions a second, CPU.
+    Network(Options),
 }
 
 /// What every bench takes.
 #[derive(Debug, Args)]
 struct Options {
-    /// Blocks of an eighth of the size: for a look, not for a claim.
+    /// Smaller blocks, or fewer: for a look, not for a claim.
     #[arg(long)]
     quick: bool,
     /// Writes the figures to this file too.
@@ -38,5 +41,6 @@ struct Options {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     match Cli::parse().bench {
         Bench::Chain(options) => chain::run(&options),
+        Bench::Network(options) => network::run(&options),
     }
 }

@@ -1,0 +1,325 @@
+//! A network of real node processes on loopback, driven through REST.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::{Amount, OutPoint, Transaction, Txid};
+use causeway_chainspec::{ChainSpec, Height, devnet};
+use causeway_node::config::Config;
+use causeway_node::devnet::{DevNode, Devnet, Process, Shape, get};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::wallet::{Kind, Owner, Spendable, output, spend};
+
+/// How long anything may take before a test gives up.
+pub const DEADLINE: Duration = Duration::from_secs(90);
+
+/// The nodes of a devnet, some of them running.
+pub struct Nodes {
+    /// What they look like.
+    pub devnet: Devnet,
+    /// Their chain.
+    pub spec: ChainSpec,
+    running: Vec<Option<Process>>,
+    _directory: TempDir,
+}
+
+/// The program under test, which is built with the tests.
+///
+/// # Panics
+/// If it is not there.
+pub fn program() -> PathBuf {
+    let this = std::env::current_exe().expect("a program has a path");
+    // Programs lie in release, tests in release/deps.
+    let built =
+        this.ancestors().skip(1).take(2).map(|directory| directory.join("causeway")).find(|path| path.is_file());
+    built.expect("the program causeway is not there: build the workspace first")
+}
+
+/// The built-in devnet with this many validators of equal power, and so long between two blocks.
+///
+/// # Panics
+/// If the chainspec refuses it.
+pub fn spec(validators: u32, block_interval_ms: u32) -> ChainSpec {
+    let mut parts = ChainSpec::built_in("devnet").expect("built in").to_parts();
+    let key = |index| devnet::secret_key(devnet::VALIDATOR, index).x_only_public_key(bitcoin::secp256k1::SECP256K1).0;
+    parts.validators =
+        (0..validators).map(|index| causeway_chainspec::Validator { key: key(index), power: 1 }).collect();
+    parts.params.block_interval_ms = block_interval_ms;
+    ChainSpec::new(parts).expect("a right chainspec")
+}
+
+/// Settings for a small and fast network.
+pub fn config() -> Config {
+    let mut config = Config::default();
+    config.p2p.max_connections_per_address = 64;
+    config.consensus.propose_ms = 1_000;
+    config.consensus.prevote_ms = 400;
+    config.consensus.precommit_ms = 400;
+    config.store.coin_cache_mb = 16;
+    config.store.block_cache_mb = 8;
+    config.store.write_buffer_mb = 8;
+    config
+}
+
+impl Nodes {
+    /// Makes the homes of a network, and starts nothing.
+    ///
+    /// # Panics
+    /// If the homes cannot be made.
+    pub fn create(spec: ChainSpec, full_nodes: u32) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let validators = (0..u32::try_from(spec.validators().len()).expect("few")).collect();
+        let shape = Shape { spec: spec.clone(), validators, full_nodes, config: config() };
+        let devnet = Devnet::create(&directory.path().join("devnet"), &shape).expect("homes can be made");
+        let running = devnet.nodes.iter().map(|_| None).collect();
+        Self { devnet, spec, running, _directory: directory }
+    }
+
+    /// Where the homes are.
+    pub fn directory(&self) -> &Path {
+        self._directory.path()
+    }
+
+    /// Starts nodes, and waits until they answer.
+    ///
+    /// # Panics
+    /// If one does not.
+    pub fn start(&mut self, nodes: impl IntoIterator<Item = usize>) {
+        self.start_with(nodes, &[]);
+    }
+
+    /// Starts nodes with more arguments, and waits until they answer.
+    ///
+    /// # Panics
+    /// If one does not.
+    pub fn start_with(&mut self, nodes: impl IntoIterator<Item = usize>, arguments: &[&str]) {
+        let nodes: Vec<usize> = nodes.into_iter().collect();
+        for index in &nodes {
+            let process =
+                Process::start_with(&program(), &self.devnet.nodes[*index], arguments).expect("the program starts");
+            self.running[*index] = Some(process);
+        }
+        for index in nodes {
+            let process = self.running[index].as_mut().expect("it was started");
+            process.wait_ready(DEADLINE).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+
+    /// Starts all.
+    pub fn start_all(&mut self) {
+        self.start(0..self.running.len());
+    }
+
+    /// Kills nodes at once (SIGKILL).
+    pub fn kill(&mut self, nodes: impl IntoIterator<Item = usize>) {
+        let processes: Vec<Process> = nodes.into_iter().filter_map(|index| self.running[index].take()).collect();
+        processes.into_iter().for_each(Process::kill);
+    }
+
+    /// Stops nodes as an operator does (SIGTERM).
+    ///
+    /// # Panics
+    /// If one does not stop well.
+    pub fn stop(&mut self, nodes: impl IntoIterator<Item = usize>) {
+        let processes: Vec<Process> = nodes.into_iter().filter_map(|index| self.running[index].take()).collect();
+        processes.iter().for_each(Process::terminate);
+        for process in processes {
+            let name = process.node.name.clone();
+            assert!(process.wait(), "{name} does not stop well");
+        }
+    }
+
+    /// The process of a running node.
+    pub fn process(&self, index: usize) -> Option<&Process> {
+        self.running[index].as_ref()
+    }
+
+    /// A node.
+    pub fn node(&self, index: usize) -> &DevNode {
+        &self.devnet.nodes[index]
+    }
+
+    /// The nodes that run.
+    pub fn alive(&self) -> Vec<usize> {
+        (0..self.running.len()).filter(|index| self.running[*index].is_some()).collect()
+    }
+
+    /// The body of `GET path` with status 200 at a node.
+    pub fn get(&self, index: usize, path: &str) -> Option<String> {
+        get(&format!("{}{path}", self.node(index).rest))
+    }
+
+    /// The JSON of `GET path` at a node.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn json(&self, index: usize, path: &str) -> Value {
+        let body = self.get(index, path).unwrap_or_else(|| panic!("{} answers {path}", self.node(index).name));
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    /// The height of a node's tip.
+    pub fn height(&self, index: usize) -> Option<u32> {
+        self.get(index, "/blocks/tip/height")?.parse().ok()
+    }
+
+    /// The id of a node's block at a height.
+    pub fn hash(&self, index: usize, height: u32) -> Option<String> {
+        self.get(index, &format!("/block-height/{height}"))
+    }
+
+    /// Waits until something is true.
+    ///
+    /// # Panics
+    /// If that takes too long, with the last lines of every log.
+    pub fn wait(&mut self, what: &str, mut is: impl FnMut(&Self) -> bool) {
+        let started = Instant::now();
+        while !is(self) {
+            for process in self.running.iter_mut().flatten() {
+                process.check().unwrap_or_else(|error| panic!("waiting for {what}: {error}"));
+            }
+            assert!(started.elapsed() < DEADLINE, "waited too long for {what}\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until every running node has this height.
+    pub fn wait_height(&mut self, height: u32) {
+        let what = format!("height {height} at every node");
+        self.wait(&what, |nodes| nodes.alive().iter().all(|index| nodes.height(*index).is_some_and(|it| it >= height)));
+    }
+
+    /// The highest tip.
+    pub fn best_height(&self) -> u32 {
+        self.alive().iter().filter_map(|index| self.height(*index)).max().unwrap_or(0)
+    }
+
+    /// Checks that all running nodes have the same blocks up to a height that all of them have.
+    ///
+    /// # Panics
+    /// If two differ.
+    pub fn assert_one_chain(&self, from: u32, to: u32) {
+        for height in from..=to {
+            let hashes: BTreeSet<_> = self.alive().iter().map(|index| self.hash(*index, height)).collect();
+            assert_eq!(hashes.len(), 1, "two blocks at height {height}: {hashes:?}");
+            assert!(!hashes.contains(&None), "no block at height {height}");
+        }
+    }
+
+    /// The end of every node's log.
+    pub fn logs(&self) -> String {
+        let log = |node: &DevNode| {
+            let text = std::fs::read_to_string(&node.log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines[lines.len().saturating_sub(25)..].join("\n");
+            format!("--- {}\n{last}\n", node.name)
+        };
+        self.devnet.nodes.iter().map(log).collect()
+    }
+
+    /// Hands in a transaction at a node.
+    ///
+    /// # Errors
+    /// The node's answer, if it does not take it.
+    ///
+    /// # Panics
+    /// If the node does not answer.
+    pub fn submit(&self, index: usize, transaction: &Transaction) -> Result<Txid, String> {
+        let url = format!("{}/tx", self.node(index).rest);
+        let request = minreq::post(url).with_body(serialize_hex(transaction)).with_timeout(30);
+        let response = request.send().expect("the node answers");
+        let body = response.as_str().expect("text").to_owned();
+        if response.status_code == 200 { Ok(body.parse().expect("a txid")) } else { Err(body) }
+    }
+
+    /// Waits until a transaction is final at every running node.
+    pub fn wait_final(&mut self, txid: Txid) {
+        let path = format!("/tx/{txid}/status");
+        self.wait(&format!("transaction {txid} to be final"), |nodes| {
+            let confirmed = |index: &usize| {
+                let status: Option<Value> = nodes.get(*index, &path).and_then(|body| serde_json::from_str(&body).ok());
+                status.is_some_and(|status| status["confirmed"] == true)
+            };
+            nodes.alive().iter().all(confirmed)
+        });
+    }
+
+    /// The coin that block 1 allocates to the devnet's funds.
+    ///
+    /// # Panics
+    /// If the chain has none.
+    pub fn funds(&self) -> Spendable {
+        let coinbase = self.spec.derived_block(Height(1)).expect("block 1 is derived").txdata.remove(0);
+        let script = &self.spec.allocations()[0].script_pubkey;
+        let vout = coinbase.output.iter().position(|output| output.script_pubkey == *script).expect("an allocation");
+        let outpoint = OutPoint { txid: coinbase.compute_txid(), vout: u32::try_from(vout).expect("few") };
+        let secret = devnet::secret_key(devnet::FUNDS, 0);
+        Spendable { outpoint, output: coinbase.output[vout].clone(), owner: Owner::of_key(&secret), kind: Kind::P2wpkh }
+    }
+}
+
+/// Spends a coin to as many coins of an owner, of equal value, and pays this fee.
+pub fn split(coin: &Spendable, owner: &Owner, kind: Kind, count: u64, fee: Amount) -> (Transaction, Vec<Spendable>) {
+    let value = (coin.output.value - fee) / count;
+    let outputs = (0..count).map(|_| output(value, owner.script_pubkey(kind))).collect();
+    let transaction = spend(std::slice::from_ref(coin), outputs);
+    let txid = transaction.compute_txid();
+    let coins = (0u32..).zip(&transaction.output).map(|(vout, output)| Spendable {
+        outpoint: OutPoint { txid, vout },
+        output: output.clone(),
+        owner: owner.clone(),
+        kind,
+    });
+    let coins = coins.collect();
+    (transaction, coins)
+}
+
+/// Runs the program until it ends, and returns whether it did well and the last line that it said.
+///
+/// # Panics
+/// If it cannot be started, or does not end by itself.
+pub fn run_to_end(arguments: &[&str]) -> (bool, String) {
+    let mut child = std::process::Command::new(program())
+        .args(arguments)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("ours") {
+            break status;
+        }
+        if started.elapsed() > DEADLINE {
+            // It is ours, and has not ended.
+            let _ = child.kill();
+            panic!("causeway {} does not end", arguments.join(" "));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().expect("piped"), &mut text).expect("text");
+    (status.success(), text.lines().last().unwrap_or_default().to_owned())
+}
+
+/// Copies a directory with all that is in it.
+///
+/// # Panics
+/// If it cannot be read, or the copy cannot be written.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}

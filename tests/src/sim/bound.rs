@@ -1,0 +1,94 @@
+//! How long a healed network may take until every honest host has caught up and gone on.
+
+use std::time::Duration;
+
+use super::byzantine::Strategy;
+use super::plan::round_time;
+use super::world::{HEIGHTS_AFTER, World};
+
+/// Until a host that is behind knows it, and asks: links come back, peers are asked for their tips every 2 s, and one
+/// block is waited for 1.5 s and half a second.
+const NOTICE: Duration = Duration::from_millis(100 + 2_000 + 1_500 + 500);
+
+/// A request to somebody who does not answer.
+const UNANSWERED: Duration = Duration::from_secs(10);
+
+/// An engine that waits for sync in vain starts after this time.
+const SYNC_STUCK: Duration = Duration::from_secs(5);
+
+/// A clock this far ahead of another proposes blocks that the other holds.
+const APART_MS: i64 = 10_000;
+
+impl World {
+    /// The bound from the state at the end of the trouble.
+    pub(super) fn healing_bound(&self) -> Duration {
+        let faults = &self.plan.faults;
+        // Jobs and messages that are on their way are as slow as before.
+        let leftover = faults.validation + faults.disk * 2 + faults.delay;
+        let hops = if self.plan.degree.is_some() { 4 } else { 1 };
+        // Proposal and body, prevotes, precommits; judging; writing.
+        let height = Duration::from_millis(self.plan.interval_ms.into())
+            + self.plan.delay * 3 * hops
+            + Duration::from_millis(40);
+        leftover
+            + self.catching_up()
+            + self.meeting()
+            + self.failing_rounds()
+            + self.hidden_lock()
+            + height * HEIGHTS_AFTER
+    }
+
+    /// Until the last host has what the first has.
+    fn catching_up(&self) -> Duration {
+        let top = self.watch.height().to_u32();
+        let missing = self.honest().map(|host| top - self.hosts[host].height().to_u32()).max().unwrap_or(0);
+        let down = self.honest().any(|host| self.hosts[host].life.is_none());
+        let cut = self.plan.faults.regroup_every.is_some();
+        if missing == 0 && !down && !cut && self.plan.is_smooth() {
+            return Duration::ZERO;
+        }
+        let faults = &self.plan.faults;
+        let lost = cut && faults.silent || faults.request_loss_permille > 0;
+        let stalling = |strategies: &[Strategy]| {
+            strategies.iter().any(|strategy| matches!(strategy, Strategy::LyingSync | Strategy::Withhold))
+        };
+        let stalling = self.plan.byzantine.iter().filter(|(_, strategies)| stalling(strategies)).count();
+        let stalling = u32::try_from(stalling).expect("few");
+        NOTICE
+            + if lost { UNANSWERED } else { Duration::ZERO }
+            + (UNANSWERED + SYNC_STUCK) * stalling
+            + (self.plan.work * 3) * missing
+            // One question for so many blocks.
+            + self.plan.delay * 2 * missing.div_ceil(32)
+    }
+
+    /// Until all are in one round: the one at hand, and the next.
+    fn meeting(&self) -> Duration {
+        if self.plan.is_smooth() {
+            return Duration::ZERO;
+        }
+        let rounds = self.honest().filter_map(|host| self.hosts[host].life.as_ref());
+        let round = rounds.map(|life| life.node.status().round).max().unwrap_or(0);
+        round_time(round) + round_time(round + 1)
+    }
+
+    /// Votes that only one validator was told can lock it on a block that nobody else knows to be locked on; then nothing
+    /// is decided until its turn comes, and it proposes that block again.
+    fn hidden_lock(&self) -> Duration {
+        let two_faced = |(_, strategies): &(usize, Vec<Strategy>)| strategies.contains(&Strategy::Equivocate);
+        if !self.plan.byzantine.iter().any(two_faced) {
+            return Duration::ZERO;
+        }
+        let turns = u32::try_from(self.plan.powers.len()).expect("few") + 2;
+        (0..turns).map(round_time).sum()
+    }
+
+    /// Rounds of proposers whose blocks do not come through. One that has few seats has few turns.
+    fn failing_rounds(&self) -> Duration {
+        let slowest = self.honest().map(|host| self.hosts[host].skew_ms).min().unwrap_or(0);
+        let failing = |host: &usize| !self.plan.is_honest(*host) || self.hosts[*host].skew_ms - slowest > APART_MS;
+        let failing = u32::try_from((0..self.plan.powers.len()).filter(failing).count()).expect("few");
+        // At most two turns each in so many heights, in rounds 0 or 1 of them.
+        (round_time(0) + round_time(1)) * failing
+    }
+}

@@ -1,0 +1,291 @@
+//! Doing what a node says, in order, up to a crash.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use causeway_chainspec::Height;
+use causeway_consensus::bft::{CommitCertificate, HighWaterMark, LogEntry, Writing};
+use causeway_consensus::{ConnectedBlock, StateFault};
+use causeway_node::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
+use causeway_node::machine::{Action, Event, RelayVerdict, Report, Ticket};
+use causeway_node::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response, Topic};
+
+use super::tale;
+use super::watch::Check;
+use super::world::{What, World};
+
+/// Work that a host does beside its node.
+pub(super) enum Job {
+    Validate(ValidateJob),
+    Assemble(AssembleJob),
+    Check(CheckJob),
+}
+
+impl World {
+    /// One action of a host; perhaps its last.
+    pub(super) fn perform(&mut self, index: usize, action: Action) {
+        if self.is_last(index) {
+            return self.crash(index);
+        }
+        self.say(|| format!("{index:2} -> {}", tale::action(&action)));
+        match action {
+            Action::Log { height, entries, mark, writing } => {
+                self.log(index, height, &entries, mark.as_ref(), writing);
+            }
+            Action::KeepBody { height, bytes } => self.hosts[index].disk.append_body(height, bytes),
+            Action::Publish { topic, bytes } => self.publish(index, topic, bytes),
+            Action::Relay { id, verdict } => self.relay(index, id, verdict),
+            Action::Request { peer, id, request } => self.request(index, &peer, id, request),
+            Action::Respond { id, response } => self.respond(index, id, response),
+            Action::ServeBlocks { id, from, count } => {
+                let response = self.serve(index, from, count);
+                self.respond(index, id, response);
+            }
+            Action::Ban { peer, duration } => self.ban(index, &peer, duration),
+            Action::Validate { ticket, job } => {
+                self.watch.judging(self.now, index, &self.hosts[index], &job);
+                let slow = self.plan.faults.validation;
+                let time = self.rng.between(self.plan.work / 15, self.plan.work + slow);
+                self.start_job(index, ticket, time, Job::Validate(job));
+            }
+            Action::Assemble { ticket, job } => {
+                let slow = self.plan.faults.validation / 4;
+                let time = self.rng.between(self.plan.work / 15, self.plan.work + slow);
+                self.start_job(index, ticket, time, Job::Assemble(job));
+            }
+            Action::Check { ticket, job } => {
+                let time = self.rng.between(Duration::from_micros(200), Duration::from_millis(5));
+                self.start_job(index, ticket, time, Job::Check(job));
+            }
+            Action::Commit { connected, certificate, .. } => self.commit(index, connected, certificate),
+            Action::KeepEvidence(evidence) => {
+                self.stats.evidence += 1;
+                self.watch.evidence(self.now, index, &evidence);
+            }
+            Action::Reply { id, result } => {
+                let txid = self.hosts[index].life.as_mut().and_then(|life| life.submitted.remove(&id));
+                if let Some(txid) = txid {
+                    self.replied(index, txid, &result);
+                }
+            }
+            Action::Report(report) => self.report(index, report),
+        }
+    }
+
+    /// Whether this is where a host's life ends.
+    fn is_last(&mut self, index: usize) -> bool {
+        self.hosts[index].life.as_mut().is_none_or(|life| life.spend())
+    }
+
+    /// Appends, then raises the mark; a crash may come after each entry.
+    fn log(
+        &mut self,
+        index: usize,
+        height: Height,
+        entries: &[LogEntry],
+        mark: Option<&HighWaterMark>,
+        writing: Writing,
+    ) {
+        for entry in entries {
+            self.hosts[index].disk.append(height, entry);
+            if self.is_last(index) {
+                return self.crash(index);
+            }
+        }
+        if writing == Writing::Later {
+            return;
+        }
+        let delay = self.rng.between(Duration::ZERO, self.plan.faults.disk);
+        let host = &mut self.hosts[index];
+        host.disk.will_sync(height, mark);
+        if delay.is_zero() {
+            return self.finish_sync(index);
+        }
+        if let Some(life) = &mut host.life {
+            life.busy = true;
+            let number = life.number;
+            self.after(delay, What::Synced { host: index, life: number });
+        }
+    }
+
+    /// The disk has what it was given; the mark comes after the log.
+    pub(super) fn finish_sync(&mut self, index: usize) {
+        self.hosts[index].disk.sync_log();
+        if self.is_last(index) {
+            return self.crash(index);
+        }
+        self.hosts[index].disk.sync_mark();
+    }
+
+    fn start_job(&mut self, index: usize, ticket: Ticket, time: Duration, job: Job) {
+        if let Some(life) = &self.hosts[index].life {
+            let number = life.number;
+            self.after(time, What::Job { host: index, life: number, ticket, job: Box::new(job) });
+        }
+    }
+
+    /// The work of a job, on the state of this moment.
+    pub(super) fn job_done(&mut self, index: usize, number: u64, ticket: Ticket, job: Job) {
+        if !self.is_alive(index, number) {
+            return;
+        }
+        let host = &self.hosts[index];
+        let Some(life) = &host.life else { return };
+        let (params, workers) = (self.spec.params(), &*self.workers);
+        let event: Result<Event, StateFault> = match job {
+            Job::Validate(job) => {
+                job.run(params, &host.chain, workers, &life.scripts).map(|verdict| Event::Validated { ticket, verdict })
+            }
+            Job::Assemble(job) => {
+                job.run(params, &host.chain, workers, &life.scripts).map(|verdict| Event::Assembled { ticket, verdict })
+            }
+            Job::Check(job) => job.run(&host.chain).map(|results| Event::Checked { ticket, results }),
+        };
+        match event {
+            Ok(event) => self.deliver(index, number, event),
+            Err(fault) => self.fail(Check::NoFault, format!("host {index}: {fault}")),
+        }
+    }
+
+    fn commit(&mut self, index: usize, connected: Arc<ConnectedBlock>, certificate: CommitCertificate) {
+        self.watch.decided(self.now, index, &connected, &certificate);
+        let time = self.rng.between(self.plan.work / 15, self.plan.work + self.plan.faults.disk);
+        if let Some(life) = &mut self.hosts[index].life {
+            life.committing = true;
+            let number = life.number;
+            let certificate = Box::new(certificate);
+            self.after(time, What::Committed { host: index, life: number, connected, certificate });
+        }
+    }
+
+    /// A block and its certificate are on disk, all at once.
+    pub(super) fn commit_done(
+        &mut self,
+        index: usize,
+        number: u64,
+        connected: &Arc<ConnectedBlock>,
+        certificate: &CommitCertificate,
+    ) {
+        if !self.is_alive(index, number) {
+            return;
+        }
+        // Between decision and commit, and between commit and the node's knowledge of it.
+        if self.is_last(index) {
+            return self.crash(index);
+        }
+        if let Some(life) = &mut self.hosts[index].life {
+            life.committing = false;
+        }
+        let host = &mut self.hosts[index];
+        let height = connected.tip().height();
+        let block = Bytes::copy_from_slice(connected.block().bytes());
+        if host.height().next() != Some(height) || connected.parent().hash() != host.chain_tip_hash() {
+            let at = host.height();
+            return self.fail(Check::Agreement, format!("host {index} commits {height} on top of {at}"));
+        }
+        host.chain.apply(connected);
+        host.blocks.push(FinalBlock { certificate: certificate.encode().into(), block });
+        let highest = self.plan.is_honest(index).then(|| self.clocks_ahead());
+        self.watch.committed(self.now, index, connected, highest);
+        self.over |= self.watch.has_forked();
+        if self.plan.is_honest(index) {
+            self.purse.committed(self.now, connected.block());
+        }
+        if self.is_last(index) {
+            return self.crash(index);
+        }
+        self.deliver(index, number, Event::Committed { height });
+    }
+
+    /// The highest time that a clock of an honest host shows.
+    fn clocks_ahead(&self) -> Duration {
+        self.honest().map(|host| self.hosts[host].unix(self.now)).max().unwrap_or_default()
+    }
+
+    /// Final blocks as the shell serves them.
+    fn serve(&self, index: usize, from: Height, count: u16) -> Response {
+        let mut bytes = 0;
+        let mut blocks = Vec::new();
+        for block in self.hosts[index].blocks_from(from).iter().take(count.into()) {
+            bytes += block.certificate.len() + block.block.len() + 8;
+            if bytes > ANSWER_BYTES_TARGET && !blocks.is_empty() {
+                break;
+            }
+            blocks.push(block.clone());
+        }
+        Response::Blocks(blocks)
+    }
+
+    /// What a host says to everybody.
+    fn publish(&mut self, index: usize, topic: Topic, bytes: Bytes) {
+        if bytes.len() > topic.max_bytes() {
+            self.fail(Check::BoundedQueues, format!("host {index} publishes {} bytes", bytes.len()));
+        }
+        if self.plan.is_honest(index) {
+            if topic == Topic::Consensus {
+                let host = &self.hosts[index];
+                self.watch.published(self.now, index, host, host.unix(self.now), &bytes);
+            }
+            self.watch.wire(topic, &bytes);
+            return self.send_to_all(index, topic, &bytes);
+        }
+        self.say_otherwise(index, topic, &bytes);
+    }
+
+    fn relay(&mut self, index: usize, id: causeway_node::machine::GossipId, verdict: RelayVerdict) {
+        let Some(heard) = self.hosts[index].life.as_mut().and_then(|life| life.heard.remove(&id)) else {
+            return self.fail(Check::OneRelay, format!("host {index} answers message {} twice", id.0));
+        };
+        if verdict != RelayVerdict::Accept {
+            return;
+        }
+        if self.plan.is_honest(index) {
+            let height = self.hosts[index].height();
+            self.watch.relayed(self.now, index, height, heard.topic, &heard.bytes);
+        }
+        self.send_on(index, heard.from, heard.topic, &heard.bytes);
+    }
+
+    fn report(&mut self, index: usize, report: Report) {
+        let honest = self.plan.is_honest(index);
+        match report {
+            Report::Round { height, round, .. } => {
+                self.stats.later_rounds += 1;
+                if self.plan.is_smooth() {
+                    self.fail(Check::Liveness, format!("host {index}, height {height}: round {round} has begun"));
+                }
+            }
+            Report::Committed { decided_in: None, .. } => self.stats.synced += 1,
+            Report::Held { .. } => self.stats.held += 1,
+            Report::Withheld { .. } if honest => self.stats.withheld += 1,
+            Report::SignedElsewhere { height } if honest && !self.hosts[index].lost_log => {
+                self.fail(Check::OwnMessages, format!("host {index} does not know its own signature at {height}"));
+            }
+            Report::OwnBlockInvalid { height, rule } => {
+                self.fail(Check::ValidProposals, format!("host {index}, height {height}: {rule}"));
+            }
+            Report::InvalidProposal { height, proposer, rule, .. } => {
+                let of = self.hosts.iter().position(|host| host.address == Some(proposer));
+                if of.is_some_and(|of| self.plan.is_honest(of)) {
+                    self.fail(Check::ValidProposals, format!("of an honest host, at height {height}: {rule}"));
+                }
+            }
+            Report::Misbehaved { peer, offence, score } => {
+                let of = self.hosts.iter().position(|host| host.peer == peer);
+                if honest && of.is_some_and(|of| self.plan.is_honest(of)) {
+                    let what = format!("host {index} blames {of:?} for {offence:?}, which leaves {score}");
+                    self.watch.blamed(self.now, offence, what);
+                }
+            }
+            Report::Banned { peer, .. } => {
+                self.stats.bans += 1;
+                let of = self.hosts.iter().position(|host| host.peer == peer);
+                if honest && of.is_some_and(|of| self.plan.is_honest(of)) {
+                    self.fail(Check::NoHonestBan, format!("host {index} bans {of:?}"));
+                }
+            }
+            _ => {}
+        }
+    }
+}

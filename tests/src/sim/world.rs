@@ -1,0 +1,560 @@
+//! The queue of events, and the lives and deaths of hosts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::{Amount, ScriptBuf};
+use bytes::Bytes;
+use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT};
+use causeway_consensus::bft::{CommitCertificate, Guarded, Key, Signer, Vote, VoteType};
+use causeway_consensus::{ChainView, ConnectedBlock, ScriptCache, Workers};
+use causeway_node::machine::{Event, Node, OutboundId, RequestFailure, Setup, Ticket};
+use causeway_node::mempool::{Policy, snapshot};
+use causeway_node::wire::{FinalBlock, Topic};
+use libp2p::PeerId;
+
+use super::byzantine::Byzantine;
+use super::disk::Disk;
+use super::host::{Host, Life};
+use super::network::Links;
+use super::perform::Job;
+use super::plan::{Plan, timeouts};
+use super::purse::Purse;
+use super::rng::Rng;
+use super::schedule::Schedule;
+use super::tale;
+use super::watch::{Check, Violation, Watch};
+use crate::chain::MemoryChain;
+
+/// How often links are looked after and dishonest hosts get to speak.
+const NETWORK_TICK: Duration = Duration::from_millis(100);
+
+/// Heights that every honest host has to reach after the healing, above the highest then.
+pub(super) const HEIGHTS_AFTER: u32 = 5;
+
+/// What is going to happen.
+pub(super) enum What {
+    Gossip { from: usize, to: usize, topic: Topic, bytes: Bytes },
+    Request { from: usize, life: u64, to: usize, id: OutboundId, bytes: Bytes },
+    Answer { from: usize, to: usize, life: u64, id: OutboundId, result: Result<Bytes, RequestFailure> },
+    Event { host: usize, life: u64, event: Box<Event> },
+    Job { host: usize, life: u64, ticket: Ticket, job: Box<Job> },
+    Committed { host: usize, life: u64, connected: Arc<ConnectedBlock>, certificate: Box<CommitCertificate> },
+    Synced { host: usize, life: u64 },
+    Wake { host: usize, life: u64 },
+    Boot { host: usize },
+    CrashAll,
+    Regroup,
+    Network,
+    Purse,
+}
+
+/// What a run was like.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    /// Blocks that became final.
+    pub heights: u64,
+    /// Virtual time.
+    pub time: Duration,
+    /// Processes that ended.
+    pub crashes: u64,
+    /// Those of them with a block decided and not committed.
+    pub crashes_before_commit: u64,
+    /// Entries of logs that later lives read.
+    pub replayed: u64,
+    /// Rounds after the first, as hosts entered them.
+    pub later_rounds: u64,
+    /// Blocks that were fetched.
+    pub synced: u64,
+    /// Messages that a signer refused to sign.
+    pub withheld: u64,
+    /// Proofs of contradictions.
+    pub evidence: u64,
+    /// Blocks whose vote was held back.
+    pub held: u64,
+    /// Peers that were banned.
+    pub bans: u64,
+    /// Transactions that became final.
+    pub transactions: u64,
+    /// Gossip messages that arrived.
+    pub messages: u64,
+    /// From the healing until every honest host had caught up and gone on.
+    pub healed_in: Duration,
+    /// How long that may take.
+    pub healing_bound: Duration,
+}
+
+/// The end of a run.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The plan.
+    pub plan: Plan,
+    /// Figures.
+    pub stats: Stats,
+    /// Hash of everything that was sent and committed.
+    pub trace: u64,
+    /// The checks that failed; the first few of each.
+    pub violations: Vec<Violation>,
+}
+
+/// A network.
+pub struct World {
+    pub(super) plan: Plan,
+    pub(super) rng: Rng,
+    pub(super) spec: ChainSpec,
+    pub(super) schedule: Arc<Schedule>,
+    pub(super) workers: Arc<Workers>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) links: Links,
+    pub(super) now: Duration,
+    pub(super) healed: bool,
+    queue: BTreeMap<(Duration, u64), What>,
+    count: u64,
+    /// Events since the clock last moved.
+    at_once: u32,
+    pub(super) watch: Watch,
+    pub(super) purse: Purse,
+    pub(super) stats: Stats,
+    pub(super) over: bool,
+    listener: Option<Listener>,
+}
+
+/// Takes a line for everything that happens.
+pub type Listener = Box<dyn FnMut(String)>;
+
+impl World {
+    /// The network of a plan, at its start.
+    pub fn new(plan: Plan) -> Self {
+        let mut rng = Rng::new(plan.seed);
+        let schedule = Arc::new(Schedule::new(&plan.powers, plan.changes_every));
+        let spec = spec(&plan, &schedule);
+        let workers = Arc::new(Workers::new(NonZeroUsize::MIN));
+        let chain = || MemoryChain::with_workers(spec.clone(), Arc::clone(&workers));
+        let hosts: Vec<Host> = (0..plan.hosts())
+            .map(|index| Host {
+                peer: peer_id(index),
+                key: (index < plan.powers.len()).then(|| schedule.key(index)),
+                address: (index < plan.powers.len()).then(|| schedule.address(index)),
+                skew_ms: plan.skew_ms[index],
+                jumping_clock: plan.faults.jumping_clock == Some(index),
+                chain: chain(),
+                blocks: Vec::new(),
+                disk: Disk::default(),
+                snapshot: Vec::new(),
+                life: None,
+                lives: 0,
+                bans: BTreeMap::new(),
+                byzantine: None,
+                lost_log: false,
+            })
+            .collect();
+        let honest: BTreeSet<usize> = (0..plan.hosts()).filter(|host| plan.is_honest(*host)).collect();
+        let watch = Watch::new(plan.seed, spec.chain_id(), Arc::clone(&schedule), honest, chain());
+        let links = Links::new(&plan, &mut rng);
+        let purse = Purse::new(&spec);
+        let mut world = Self {
+            rng,
+            spec,
+            schedule,
+            workers,
+            hosts,
+            links,
+            now: Duration::ZERO,
+            healed: false,
+            queue: BTreeMap::new(),
+            count: 0,
+            at_once: 0,
+            watch,
+            purse,
+            stats: Stats::default(),
+            over: false,
+            listener: None,
+            plan,
+        };
+        world.grow();
+        for (liar, strategies) in world.plan.byzantine.clone() {
+            world.hosts[liar].byzantine = Some(Byzantine::new(strategies));
+        }
+        let late = world.plan.late.clone();
+        for host in (0..world.hosts.len()).filter(|host| !late.contains(host)) {
+            let spread = if world.plan.is_smooth() { 0 } else { 300 };
+            let delay = world.rng.between(Duration::ZERO, Duration::from_millis(spread));
+            world.after(delay, What::Boot { host });
+        }
+        world.after(NETWORK_TICK, What::Network);
+        if world.plan.transactions {
+            world.after(Duration::from_secs(2), What::Purse);
+        }
+        if let Some(every) = world.plan.faults.regroup_every {
+            world.after(every, What::Regroup);
+        }
+        if let Some(every) = world.plan.faults.crash_all_every {
+            world.after(every, What::CrashAll);
+        }
+        world
+    }
+
+    /// Gives the hosts that are there from the start their first blocks, which nobody voted on.
+    fn grow(&mut self) {
+        let mut chain = MemoryChain::with_workers(self.spec.clone(), Arc::clone(&self.workers));
+        for _ in 0..self.plan.history {
+            let block = chain.next_block(Amount::ZERO, vec![]);
+            let connected = chain.accept(&block).expect("an empty block is valid");
+            let (height, hash) = (connected.tip().height(), connected.tip().hash());
+            let set = self.schedule.set(height);
+            let signers = (0..self.schedule.len()).filter(|signer| set.get(&self.schedule.address(*signer)).is_some());
+            let signatures: Vec<_> = signers
+                .map(|signer| {
+                    let key = self.schedule.key(signer);
+                    let vote = Vote::new(VoteType::Precommit, height, 0, Some(hash), Key::address(&key));
+                    let signature = Key::sign(&key, &vote.digest(self.spec.chain_id())).expect("the key is here");
+                    (Key::address(&key), signature)
+                })
+                .collect();
+            let certificate = CommitCertificate::new(&set, height, 0, hash, signatures).expect("they are in the set");
+            let block = Bytes::copy_from_slice(connected.block().bytes());
+            let stored = FinalBlock { certificate: certificate.encode().into(), block };
+            for (index, host) in self.hosts.iter_mut().enumerate() {
+                if !self.plan.late.contains(&index) {
+                    host.chain.apply(&connected);
+                    host.blocks.push(stored.clone());
+                }
+            }
+            self.watch.grown(&connected);
+        }
+    }
+
+    /// Has everything told that happens: for a look at one run.
+    #[must_use]
+    pub fn with_listener(mut self, listener: Listener) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    pub(super) fn say(&mut self, line: impl FnOnce() -> String) {
+        if let Some(listener) = &mut self.listener {
+            listener(format!("{:>12.6} {}", self.now.as_secs_f64(), line()));
+        }
+    }
+
+    /// Runs to the end.
+    pub fn run(mut self) -> Outcome {
+        let first = LAST_DERIVED_HEIGHT.to_u32() + self.plan.history;
+        let last = Height(first + self.plan.heights);
+        while !self.over && self.watch.height() < last && self.now < self.plan.trouble {
+            self.step();
+        }
+        let bound = self.healing_bound();
+        self.heal();
+        let target = Height(self.watch.height().to_u32() + HEIGHTS_AFTER);
+        let (healed_at, deadline) = (self.now, self.now + bound);
+        let settled_by = deadline + Duration::from_secs(160);
+        let behind = |world: &Self| world.honest().filter(|host| world.hosts[*host].height() < target).count();
+        while !self.over && behind(&self) > 0 {
+            if self.now > deadline {
+                let heights: Vec<u32> = self.hosts.iter().map(|host| host.height().to_u32()).collect();
+                let what =
+                    format!("healed at {healed_at:?}, wanted {target} in {bound:?}, the hosts are at {heights:?}");
+                self.fail(Check::Liveness, what);
+                break;
+            }
+            self.step();
+        }
+        self.stats.healed_in = self.now - healed_at;
+        self.stats.healing_bound = bound;
+        // Nothing new is handed in: what was accepted gets final.
+        self.purse.close();
+        while !self.over && !self.watch.has_failed() && self.purse.is_waiting() && self.now < settled_by {
+            self.step();
+        }
+        self.last_checks();
+        self.stats.time = self.now;
+        self.stats.heights = u64::from(self.watch.height().to_u32() - first);
+        Outcome {
+            plan: self.plan,
+            stats: self.stats,
+            trace: self.watch.trace(),
+            violations: self.watch.into_violations(),
+        }
+    }
+
+    pub(super) fn honest(&self) -> impl Iterator<Item = usize> {
+        (0..self.hosts.len()).filter(|host| self.plan.is_honest(*host))
+    }
+
+    pub(super) fn after(&mut self, delay: Duration, what: What) {
+        self.count += 1;
+        self.queue.insert((self.now + delay, self.count), what);
+    }
+
+    pub(super) fn fail(&mut self, check: Check, what: impl Into<String>) {
+        let what = what.into();
+        self.say(|| format!("FAILED {}: {what}", check.name()));
+        self.watch.fail(self.now, check, what);
+    }
+
+    fn heal(&mut self) {
+        self.healed = true;
+        let faults = &mut self.plan.faults;
+        faults.loss_percent = 0;
+        faults.request_loss_permille = 0;
+        faults.crash_one_in = None;
+        faults.disk = Duration::ZERO;
+        faults.validation = Duration::ZERO;
+        faults.delay = self.plan.delay;
+        self.links.heal();
+        for host in 0..self.hosts.len() {
+            match &mut self.hosts[host].life {
+                Some(life) => life.budget = None,
+                None => self.after(Duration::ZERO, What::Boot { host }),
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let Some(((at, _), what)) = self.queue.pop_first() else {
+            self.over = true;
+            return;
+        };
+        self.at_once = if at == self.now { self.at_once + 1 } else { 0 };
+        if self.at_once > 200_000 {
+            self.fail(Check::BoundedQueues, "time stands still: some node wants to be woken again and again");
+            self.over = true;
+        }
+        self.now = at;
+        match what {
+            What::Gossip { from, to, topic, bytes } => self.gossip_arrives(from, to, topic, bytes),
+            What::Request { from, life, to, id, bytes } => self.request_arrives(from, life, to, id, &bytes),
+            What::Answer { from, to, life, id, result } => self.answer_arrives(from, to, life, id, result),
+            What::Event { host, life, event } => self.deliver(host, life, *event),
+            What::Job { host, life, ticket, job } => self.job_done(host, life, ticket, *job),
+            What::Committed { host, life, connected, certificate } => {
+                self.commit_done(host, life, &connected, &certificate);
+            }
+            What::Synced { host, life } => self.synced(host, life),
+            What::Wake { host, life } => self.wake(host, life),
+            What::Boot { host } => self.boot(host),
+            What::CrashAll => self.crash_all(),
+            What::Regroup => self.regroup(),
+            What::Network => {
+                self.set_clocks();
+                self.look_after_links();
+                self.let_liars_speak();
+                self.look_at_queues();
+                self.after(NETWORK_TICK, What::Network);
+            }
+            What::Purse => self.hand_in(),
+        }
+    }
+
+    /// Starts the process of a host.
+    fn boot(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        if host.life.is_some() {
+            return;
+        }
+        let chain = self.spec.chain_id();
+        let signer = host.key.map(|key| -> Box<dyn Signer> {
+            let mark = host.disk.mark(chain, Key::address(&key));
+            Box::new(Guarded::new(key, mark).expect("the mark is this key's"))
+        });
+        let tip = host.chain.tip();
+        let restart = host.disk.restart(tip.height().next().expect("there are heights left"));
+        self.stats.replayed += restart.log.len() as u64;
+        let snapshot = if host.snapshot.is_empty() {
+            Vec::new()
+        } else {
+            snapshot::decode(&host.snapshot, usize::MAX).expect("it was encoded")
+        };
+        let scripts = Arc::new(ScriptCache::new(1_000));
+        let schedule = Arc::clone(&self.schedule);
+        let node = Node::new(Setup {
+            chain,
+            params: self.spec.params().clone(),
+            timeouts: timeouts(),
+            policy: Policy::default(),
+            fee_script: ScriptBuf::from_bytes([&[0x00, 0x14][..], &[u8::try_from(index).unwrap_or(0); 20]].concat()),
+            validators: Box::new(move |tip| schedule.set(tip.height().next().expect("there are heights left"))),
+            tip,
+            signer,
+            restart,
+            scripts: Arc::clone(&scripts),
+            snapshot,
+        });
+        host.lives += 1;
+        let mut life = Life::new(host.lives, self.now, node, scripts);
+        if host.byzantine.is_none() && !self.healed {
+            life.doom(self.plan.faults.crash_one_in, &mut self.rng);
+        }
+        let number = life.number;
+        let height = host.chain.tip().height();
+        host.life = Some(life);
+        self.say(|| format!("{index:2} BOOT, life {number}, height {height}"));
+        self.after(Duration::ZERO, What::Event { host: index, life: number, event: Box::new(Event::Tick) });
+        self.look_after_links();
+    }
+
+    /// Ends the process of a host.
+    pub(super) fn crash(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        let Some(life) = host.life.take() else { return };
+        self.stats.crashes += 1;
+        self.stats.crashes_before_commit += u64::from(life.committing);
+        if let Some(listener) = &mut self.listener {
+            listener(format!("{:>12.6} {index:2} CRASH", self.now.as_secs_f64()));
+        }
+        if self.rng.chance(50) {
+            host.snapshot = snapshot::encode(life.node.mempool());
+        }
+        host.disk.crash(&mut self.rng);
+        if self.plan.faults.lose_log == Some(index) && !host.lost_log {
+            host.lost_log = true;
+            host.disk.lose_log();
+        }
+        host.bans.clear();
+        self.purse.crashed(index);
+        self.disconnect_all(index);
+        let delay = self.rng.between(Duration::from_millis(50), Duration::from_secs(3));
+        self.after(delay, What::Boot { host: index });
+    }
+
+    /// Sets the clock that jumps.
+    fn set_clocks(&mut self) {
+        if let Some(host) = self.plan.faults.jumping_clock.filter(|_| !self.healed)
+            && self.rng.chance(4)
+        {
+            let offset = self.rng.between(Duration::ZERO, Duration::from_secs(60)).as_millis();
+            self.hosts[host].skew_ms = i64::try_from(offset).expect("small") - 30_000;
+        }
+    }
+
+    fn crash_all(&mut self) {
+        if self.healed {
+            return;
+        }
+        for host in 0..self.hosts.len() {
+            if self.plan.is_honest(host) {
+                self.crash(host);
+            }
+        }
+        let every = self.plan.faults.crash_all_every.unwrap_or_default();
+        let delay = self.rng.between(every / 2, every * 2);
+        self.after(delay, What::CrashAll);
+    }
+
+    pub(super) fn is_alive(&self, host: usize, life: u64) -> bool {
+        self.hosts[host].life.as_ref().is_some_and(|current| current.number == life)
+    }
+
+    /// Something happens to a process, unless it has ended.
+    pub(super) fn deliver(&mut self, host: usize, life: u64, event: Event) {
+        if !self.is_alive(host, life) {
+            return;
+        }
+        if let Some(life) = &mut self.hosts[host].life {
+            life.inbox.push_back(event);
+        }
+        self.pump(host);
+    }
+
+    fn wake(&mut self, host: usize, life: u64) {
+        if !self.is_alive(host, life) {
+            return;
+        }
+        let Some(life) = &mut self.hosts[host].life else { return };
+        if life.wake != Some(self.now) {
+            return;
+        }
+        life.wake = None;
+        life.inbox.push_back(Event::Tick);
+        self.pump(host);
+    }
+
+    fn synced(&mut self, host: usize, life: u64) {
+        if !self.is_alive(host, life) {
+            return;
+        }
+        if let Some(life) = &mut self.hosts[host].life {
+            life.busy = false;
+        }
+        self.finish_sync(host);
+        self.pump(host);
+    }
+
+    /// Does what the node said, and tells it what happened, until it waits.
+    pub(super) fn pump(&mut self, index: usize) {
+        while !self.over {
+            let host = &mut self.hosts[index];
+            let unix = host.unix(self.now);
+            let Some(life) = &mut host.life else { return };
+            if life.busy {
+                return;
+            }
+            if let Some(action) = life.todo.pop_front() {
+                self.perform(index, action);
+                continue;
+            }
+            let Some(event) = life.inbox.pop_front() else { break };
+            self.watch.told(index, &event);
+            if let Some(listener) = &mut self.listener {
+                listener(format!("{:>12.6} {index:2} <- {}", self.now.as_secs_f64(), tale::event(&event)));
+            }
+            let now = life.now(self.now, unix);
+            let node = &mut life.node;
+            match catch_unwind(AssertUnwindSafe(|| node.handle(now, event))) {
+                Ok(Ok(actions)) => {
+                    if actions.len() > 4_096 {
+                        let count = actions.len();
+                        self.fail(Check::BoundedQueues, format!("host {index}: {count} actions of one event"));
+                    }
+                    if let Some(life) = &mut self.hosts[index].life {
+                        life.todo.extend(actions);
+                    }
+                }
+                Ok(Err(fault)) => {
+                    self.fail(Check::NoFault, format!("host {index}: {}", chain_of(&fault)));
+                    self.over = true;
+                }
+                Err(_) => {
+                    self.fail(Check::NoFault, format!("host {index} panicked"));
+                    self.over = true;
+                }
+            }
+        }
+        let host = &mut self.hosts[index];
+        let Some(life) = &mut host.life else { return };
+        let Some(at) = life.node.next_deadline().map(|deadline| (life.booted + deadline).max(self.now)) else { return };
+        if life.wake.is_none_or(|wake| wake > at) {
+            life.wake = Some(at);
+            let number = life.number;
+            self.after(at - self.now, What::Wake { host: index, life: number });
+        }
+    }
+}
+
+/// An error and its causes.
+fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The devnet with other validators and another interval.
+fn spec(plan: &Plan, schedule: &Schedule) -> ChainSpec {
+    let mut parts = ChainSpec::built_in("devnet").expect("built in").to_parts();
+    parts.validators = schedule.validators(Height(LAST_DERIVED_HEIGHT.to_u32() + 1));
+    parts.params.block_interval_ms = plan.interval_ms;
+    ChainSpec::new(parts).expect("it is the devnet but for that")
+}
+
+/// An identity multihash, short and in the order of the hosts.
+fn peer_id(index: usize) -> PeerId {
+    PeerId::from_bytes(&[0, 1, u8::try_from(index).expect("few hosts")]).expect("an identity multihash may be short")
+}
