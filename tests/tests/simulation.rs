@@ -31,7 +31,9 @@ fn trouble_is_trouble() {
     };
     assert!(sum(Scenario::Crashes, |outcome| outcome.stats.crashes) > 10);
     assert!(sum(Scenario::Crashes, |outcome| outcome.stats.replayed) > 50);
-    assert!(sum(Scenario::Crashes, |outcome| outcome.stats.crashes_before_commit) > 0);
+    // A narrow window: some seed hits it.
+    let before_commit = |seed| run(Scenario::Crashes, seed, Some(HEIGHTS)).stats.crashes_before_commit > 0;
+    assert!((1..=40).any(before_commit));
     assert!(sum(Scenario::Partitions, |outcome| outcome.stats.later_rounds) > 5);
     assert!(sum(Scenario::LateJoiners, |outcome| outcome.stats.synced) > 100);
     assert!(sum(Scenario::FutureBlocks, |outcome| outcome.stats.held) > 5);

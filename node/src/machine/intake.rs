@@ -20,10 +20,10 @@ use crate::mempool::snapshot::SnapshotEntry;
 use crate::mempool::{Checked, CoinRequest, Departed, NotYet, Outcome, PolicyReject, Reject};
 use crate::wire::{TRANSACTIONS_MAX, Topic, decode_transactions, encode_transactions};
 
-/// Jobs of checks that run at once, and the transactions of one: a job is worth waking a thread, and a few are enough for
-/// every core.
-const JOBS_MAX: usize = 32;
-const JOB_TRANSACTIONS: usize = 16;
+/// Jobs of checks that run at once, and the transactions of one. While all of them run, transactions gather for the next:
+/// to wake a thread costs about as much as to check a signature.
+const JOBS_MAX: usize = 4;
+const JOB_TRANSACTIONS: usize = 32;
 
 /// How long transactions gather before they are sent together: every message costs every peer far more than its bytes.
 const GATHER_FOR: Duration = Duration::from_millis(20);
