@@ -131,6 +131,8 @@ impl Node {
                 self.judge(hash, waiting.bytes, waiting.source);
             }
             Some(waiting) => self.relay_source(waiting.source, RelayVerdict::Ignore),
+            // It may have given way to others, and does not come by itself then.
+            None if missing && self.bodies.is_crowded() => self.fetch_body(now, hash),
             None if missing => self.fetch_body_soon(now, hash),
             None => {}
         }

@@ -28,7 +28,10 @@ const ADMITTED_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Bodies {
     admitted: BTreeMap<BlockHash, Body>,
+    /// By arrival.
     waiting: Vec<Waiting>,
+    /// Whether a body had to give way in this height: one that is proposed may have been here, and not come again.
+    crowded: bool,
 }
 
 /// A block with an accepted proposal.
@@ -101,7 +104,7 @@ impl Bodies {
         may_be_decided: impl Fn(&BlockHash) -> bool,
     ) -> (Option<Waiting>, Option<Source>) {
         let waiting = self.waiting.iter().position(|waiting| waiting.hash == hash);
-        let waiting = waiting.map(|index| self.waiting.swap_remove(index));
+        let waiting = waiting.map(|index| self.waiting.remove(index));
         let full = !self.admitted.contains_key(&hash) && self.admitted.len() >= ADMITTED_MAX;
         let dropped = if full { self.forget_oldest(may_be_decided) } else { None };
         let body = self.admitted.entry(hash).or_insert_with(|| Body {
@@ -158,12 +161,19 @@ impl Bodies {
             let peer = |waiting: &Waiting| waiting.source.peer;
             let count =
                 |index: &usize| self.waiting.iter().filter(|it| peer(it) == peer(&self.waiting[*index])).count();
-            let of_peers = (0..self.waiting.len()).filter(|index| peer(&self.waiting[*index]).is_some());
-            // Of whoever has most, the newest.
+            // Of whoever has most, the oldest: a flood may come through a peer that also passes on what is proposed, and the
+            // gossip layer shows nothing twice.
+            let of_peers = (0..self.waiting.len()).rev().filter(|index| peer(&self.waiting[*index]).is_some());
             let Some(index) = of_peers.max_by_key(count) else { break };
             dropped.push(self.waiting.remove(index).source);
+            self.crowded = true;
         }
         dropped
+    }
+
+    /// Whether a body had to give way in this height.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded
     }
 
     fn waiting_bytes(&self) -> usize {
@@ -172,6 +182,7 @@ impl Bodies {
 
     /// Leaves only what may stand on the new tip, or above. Returns the sources of bodies that waited in vain.
     pub(super) fn start(&mut self, next: Height, tip: BlockHash) -> Vec<Source> {
+        self.crowded = false;
         let judging = std::mem::take(&mut self.admitted).into_values().filter_map(|body| match body.state {
             BodyState::Judging { source, .. } => Some(source),
             BodyState::Missing | BodyState::Valid { .. } | BodyState::Invalid => None,
