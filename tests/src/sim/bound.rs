@@ -13,6 +13,9 @@ const NOTICE: Duration = Duration::from_millis(100 + 2_000 + 1_500 + 500);
 /// A request to somebody who does not answer.
 const UNANSWERED: Duration = Duration::from_secs(10);
 
+/// What is needed first is asked for again after this time.
+const FIRST_SLOW: Duration = Duration::from_secs(2);
+
 /// An engine that waits for sync in vain starts after this time.
 const SYNC_STUCK: Duration = Duration::from_secs(5);
 
@@ -54,9 +57,11 @@ impl World {
         };
         let stalling = self.plan.byzantine.iter().filter(|(_, strategies)| stalling(strategies)).count();
         let stalling = u32::try_from(stalling).expect("few");
+        let strangers = self.plan.byzantine.iter().any(|(_, strategies)| strategies.contains(&Strategy::Stall));
         NOTICE
             + if lost { UNANSWERED } else { Duration::ZERO }
             + (UNANSWERED + SYNC_STUCK) * stalling
+            + if strangers { FIRST_SLOW * 2 } else { Duration::ZERO }
             + (self.plan.work * 3) * missing
             // One question for so many blocks.
             + self.plan.delay * 2 * missing.div_ceil(32)

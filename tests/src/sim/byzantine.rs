@@ -1,10 +1,11 @@
-//! What dishonest validators say.
+//! What dishonest validators say, and strangers.
 //!
 //! A liar runs an honest node, so that it knows the state, and changes or adds to what that says: it holds the key.
 
 mod answers;
 mod floods;
 mod proposals;
+mod strangers;
 mod votes;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,7 +21,7 @@ use causeway_node::wire::{Topic, encode_consensus};
 use super::rng::Rng;
 use super::world::World;
 
-/// How a validator is dishonest.
+/// How a host is dishonest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Strategy {
     /// Tells each peer something else.
@@ -41,10 +42,18 @@ pub enum Strategy {
     LyingSync,
     /// Sends bytes that mean nothing, and asks all the time.
     Spam,
+    /// Fills the room for bodies without a proposal. This and the next need no key.
+    JunkBodies,
+    /// Claims to have everything, answers nothing, and comes back under other names.
+    Stall,
+    /// Claims to have everything, answers with old blocks, and comes back under other names.
+    Decoy,
+    /// Puts certificates together from what validators signed, each of other votes.
+    Certificates,
 }
 
 impl Strategy {
-    /// All of them.
+    /// Those of validators.
     pub const ALL: [Self; 9] = [
         Self::Equivocate,
         Self::FloodBodies,
@@ -70,6 +79,8 @@ pub struct Byzantine {
     instead: BTreeMap<BlockHash, BlockHash>,
     /// What it withholds at a height: bodies, proposals, votes.
     withheld: (Height, u64),
+    /// Names it had before.
+    names: u8,
 }
 
 /// Messages that a liar remembers.
@@ -78,7 +89,14 @@ const HEARD: usize = 256;
 impl Byzantine {
     /// A liar with these ways.
     pub fn new(strategies: Vec<Strategy>) -> Self {
-        Self { strategies, heard: VecDeque::new(), own: None, instead: BTreeMap::new(), withheld: (Height(0), 0) }
+        Self {
+            strategies,
+            heard: VecDeque::new(),
+            own: None,
+            instead: BTreeMap::new(),
+            withheld: (Height(0), 0),
+            names: 0,
+        }
     }
 
     /// Something came in.
@@ -109,7 +127,11 @@ impl World {
                 | Strategy::WrongProposer
                 | Strategy::StaleRounds
                 | Strategy::LyingSync
-                | Strategy::Spam => true,
+                | Strategy::Spam
+                | Strategy::JunkBodies
+                | Strategy::Stall
+                | Strategy::Decoy
+                | Strategy::Certificates => true,
             };
         }
         if truth {
@@ -129,6 +151,9 @@ impl World {
                     Strategy::WrongProposer => self.propose_out_of_turn(index),
                     Strategy::StaleRounds => self.dig_up(index),
                     Strategy::Spam => self.spam(index),
+                    Strategy::JunkBodies => self.send_junk_bodies(index),
+                    Strategy::Stall | Strategy::Decoy => self.come_back(index, strategy),
+                    Strategy::Certificates => self.flood_certificates(index),
                     Strategy::Equivocate
                     | Strategy::Withhold
                     | Strategy::InvalidBlocks

@@ -242,7 +242,7 @@ impl World {
         }
         if self.plan.is_honest(index) {
             let height = self.hosts[index].height();
-            self.watch.relayed(self.now, index, height, heard.topic, &heard.bytes);
+            self.watch.relayed(self.now, (index, heard.from), height, heard.topic, &heard.bytes);
         }
         self.send_on(index, heard.from, heard.topic, &heard.bytes);
     }
@@ -252,7 +252,7 @@ impl World {
         match report {
             Report::Round { height, round, .. } => {
                 self.stats.later_rounds += 1;
-                if self.plan.is_smooth() {
+                if honest && self.plan.is_smooth() {
                     self.fail(Check::Liveness, format!("host {index}, height {height}: round {round} has begun"));
                 }
             }

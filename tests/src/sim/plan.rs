@@ -62,6 +62,14 @@ pub enum Scenario {
     LyingSync,
     /// Bytes that mean nothing.
     Spam,
+    /// Strangers fill the room for bodies without a proposal.
+    JunkBodies,
+    /// Strangers claim to have everything, and answer nothing, while a host has to catch up.
+    StalledSync,
+    /// Strangers claim to have everything, and answer with old blocks.
+    Decoys,
+    /// Strangers put certificates together from what validators signed.
+    Certificates,
     /// Loss, crashes, slowness, wrong clocks, partitions and changing sets at once.
     Storm,
     /// The same among liars of every kind.
@@ -69,7 +77,7 @@ pub enum Scenario {
 }
 
 /// Every scenario.
-pub const SCENARIOS: [Scenario; 28] = [
+pub const SCENARIOS: [Scenario; 32] = [
     Scenario::Healthy,
     Scenario::Sizes,
     Scenario::Sparse,
@@ -96,6 +104,10 @@ pub const SCENARIOS: [Scenario; 28] = [
     Scenario::FutureBlocks,
     Scenario::LyingSync,
     Scenario::Spam,
+    Scenario::JunkBodies,
+    Scenario::StalledSync,
+    Scenario::Decoys,
+    Scenario::Certificates,
     Scenario::Storm,
     Scenario::Chaos,
 ];
@@ -130,6 +142,10 @@ impl Scenario {
             Self::FutureBlocks => "future-blocks",
             Self::LyingSync => "lying-sync",
             Self::Spam => "spam",
+            Self::JunkBodies => "junk-bodies",
+            Self::StalledSync => "stalled-sync",
+            Self::Decoys => "decoys",
+            Self::Certificates => "certificates",
             Self::Storm => "storm",
             Self::Chaos => "chaos",
         }
@@ -274,9 +290,16 @@ impl Plan {
         self.powers.len() + self.full_nodes
     }
 
-    /// Whether nothing goes wrong at all: then round 0 decides every height.
+    /// Whether nothing goes wrong among the validators: then round 0 decides every height, whatever strangers do.
     pub fn is_smooth(&self) -> bool {
-        self.scenario == Scenario::Healthy
+        matches!(
+            self.scenario,
+            Scenario::Healthy
+                | Scenario::JunkBodies
+                | Scenario::StalledSync
+                | Scenario::Decoys
+                | Scenario::Certificates
+        )
     }
 
     /// Whether a host keeps the rules.
@@ -376,6 +399,18 @@ impl Plan {
             }
             Scenario::LyingSync => self.liars(rng, &[Strategy::LyingSync]),
             Scenario::Spam => self.liars(rng, &[Strategy::Spam]),
+            Scenario::JunkBodies => self.strangers(3, Strategy::JunkBodies),
+            Scenario::StalledSync => {
+                self.strangers(4, Strategy::Stall);
+                self.heights = self.heights.max(40) * 2;
+                self.interval_ms = 200;
+                self.late = vec![self.powers.len()];
+            }
+            Scenario::Decoys => self.strangers(4, Strategy::Decoy),
+            Scenario::Certificates => {
+                self.powers = vec![1; 7];
+                self.strangers(1, Strategy::Certificates);
+            }
             Scenario::Storm => self.storm(rng),
             Scenario::Chaos => self.chaos(rng),
         }
@@ -399,6 +434,13 @@ impl Plan {
         if two {
             self.byzantine.push((second, strategies.to_vec()));
         }
+    }
+
+    /// Dishonest hosts without a key, after an honest one.
+    fn strangers(&mut self, count: usize, strategy: Strategy) {
+        self.full_nodes = 1 + count;
+        let first = self.powers.len() + 1;
+        self.byzantine = (first..first + count).map(|stranger| (stranger, vec![strategy])).collect();
     }
 
     fn storm(&mut self, rng: &mut Rng) {

@@ -154,6 +154,10 @@ pub(super) struct Watch {
     valid: BTreeMap<usize, BTreeSet<BlockHash>>,
     /// Messages whose signatures are right.
     signatures: BTreeMap<Vec<u8>, bool>,
+    /// Certificates that a host sent on in a height, by whom they came from.
+    certificates: BTreeMap<(Height, usize, usize), usize>,
+    /// When each host last committed.
+    since: BTreeMap<usize, Duration>,
     /// Bytes of the longest body that was on the wire.
     longest_body: usize,
     trace: u64,
@@ -184,6 +188,8 @@ impl Watch {
             times: BTreeMap::new(),
             valid: BTreeMap::new(),
             signatures: BTreeMap::new(),
+            certificates: BTreeMap::new(),
+            since: BTreeMap::new(),
             // One that was assembled and not sent yet is about as long as an empty block.
             longest_body: 1_000,
             trace: 0xcbf2_9ce4_8422_2325,
@@ -421,11 +427,21 @@ impl Watch {
         }
     }
 
-    /// A node has something sent on.
-    pub(super) fn relayed(&mut self, now: Duration, index: usize, tip: Height, topic: Topic, bytes: &Bytes) {
+    /// A node has something of another sent on.
+    pub(super) fn relayed(
+        &mut self,
+        now: Duration,
+        (index, from): (usize, usize),
+        tip: Height,
+        topic: Topic,
+        bytes: &Bytes,
+    ) {
         match topic {
             Topic::Consensus => {
                 let Ok(content) = decode_consensus(bytes) else { return };
+                if Message::decode(content).is_ok_and(|message| message.signer().is_none()) {
+                    self.relayed_certificate(now, index, from, tip);
+                }
                 let Some(set) = tip.next().map(|height| self.set(height)) else { return };
                 let chain = self.chain;
                 let key = [&tip.to_u32().to_le_bytes()[..], content].concat();
@@ -450,6 +466,18 @@ impl Watch {
                 }
             }
             Topic::Transactions => {}
+        }
+    }
+
+    /// Certificates that everybody can put together are not sent on in any number.
+    fn relayed_certificate(&mut self, now: Duration, index: usize, from: usize, tip: Height) {
+        let since = now.saturating_sub(self.since.get(&index).copied().unwrap_or_default());
+        let max = 128 + 16 * usize::try_from(since.as_secs()).unwrap_or(usize::MAX);
+        let count = self.certificates.entry((tip, index, from)).or_insert(0);
+        *count += 1;
+        if *count > max {
+            let what = format!("host {index} sends on {count} certificates of host {from} in a height, at most {max}");
+            self.fail(now, Check::BoundedQueues, what);
         }
     }
 
@@ -485,6 +513,7 @@ impl Watch {
     ) {
         let (height, hash) = (connected.tip().height(), connected.tip().hash());
         self.note(now, index, &hash.to_byte_array());
+        self.since.insert(index, now);
         let Some(highest) = highest else { return };
         let first = *self.committed.entry(height).or_insert(hash);
         if first != hash {
@@ -513,6 +542,7 @@ impl Watch {
         self.precommits.retain(|(of, _, _), _| *of >= lowest);
         self.locks.retain(|(_, of), _| *of >= lowest);
         self.proposed.retain(|(of, _)| *of >= lowest);
+        self.certificates.retain(|(of, _, _), _| *of >= lowest);
     }
 
     /// A block of the start.
@@ -555,7 +585,7 @@ impl Watch {
         let load = life.node.load();
         let seconds = usize::try_from((now - life.booted).as_secs()).unwrap_or(usize::MAX);
         // Waiting, and of the log; admitted.
-        let bodies = (8 + 16 + 16) * self.longest_body;
+        let bodies = (32 + 16 + 16) * self.longest_body;
         let undecided = life.heard.values().filter(|heard| heard.topic == Topic::Bodies).count();
         let messages = (members + 4) * (128 + 16 * seconds) + 512 + 16 * seconds;
         let bounds = [

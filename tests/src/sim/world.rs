@@ -556,5 +556,6 @@ fn spec(plan: &Plan, schedule: &Schedule) -> ChainSpec {
 
 /// An identity multihash, short and in the order of the hosts.
 fn peer_id(index: usize) -> PeerId {
-    PeerId::from_bytes(&[0, 1, u8::try_from(index).expect("few hosts")]).expect("an identity multihash may be short")
+    PeerId::from_bytes(&[0, 2, 0x80, u8::try_from(index).expect("few hosts")])
+        .expect("an identity multihash may be short")
 }

@@ -15,6 +15,12 @@ use crate::sim::world::World;
 impl World {
     /// What a host answers, which is the truth if it is honest; `None` for no answer.
     pub(in crate::sim) fn lie(&mut self, index: usize, truth: Response) -> Option<Bytes> {
+        if self.has_strategy(index, Strategy::Stall) {
+            return Self::claim_and_stall(&truth);
+        }
+        if self.has_strategy(index, Strategy::Decoy) {
+            return self.claim_and_lie(index, &truth);
+        }
         let answer = match &truth {
             Response::Body(Some(_)) if self.withholds_bodies(index) => {
                 if self.rng.chance(50) {
