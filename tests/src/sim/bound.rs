@@ -10,6 +10,9 @@ use super::world::{HEIGHTS_AFTER, World};
 /// block is waited for 1.5 s and half a second.
 const NOTICE: Duration = Duration::from_millis(100 + 2_000 + 1_500 + 500);
 
+/// The same for a host that starts far behind: connections, the first tips, and until sync looks after itself.
+const NOTICE_FAR: Duration = Duration::from_millis(100 + 200 + 500);
+
 /// A request to somebody who does not answer.
 const UNANSWERED: Duration = Duration::from_secs(10);
 
@@ -58,10 +61,11 @@ impl World {
         let stalling = self.plan.byzantine.iter().filter(|(_, strategies)| stalling(strategies)).count();
         let stalling = u32::try_from(stalling).expect("few");
         let strangers = self.plan.byzantine.iter().any(|(_, strategies)| strategies.contains(&Strategy::Stall));
-        NOTICE
+        // Who is far behind does not wait for consensus to bring the next block.
+        let notice = if strangers { NOTICE_FAR + FIRST_SLOW } else { NOTICE };
+        notice
             + if lost { UNANSWERED } else { Duration::ZERO }
             + (UNANSWERED + SYNC_STUCK) * stalling
-            + if strangers { FIRST_SLOW * 2 } else { Duration::ZERO }
             + (self.plan.work * 3) * missing
             // One question for so many blocks.
             + self.plan.delay * 2 * missing.div_ceil(32)

@@ -153,7 +153,10 @@ impl World {
                     Strategy::Spam => self.spam(index),
                     Strategy::JunkBodies => self.send_junk_bodies(index),
                     Strategy::Stall | Strategy::Decoy => self.come_back(index, strategy),
-                    Strategy::Certificates => self.flood_certificates(index),
+                    Strategy::Certificates => {
+                        self.flood_certificates(index);
+                        self.come_back(index, strategy);
+                    }
                     Strategy::Equivocate
                     | Strategy::Withhold
                     | Strategy::InvalidBlocks

@@ -406,7 +406,13 @@ impl Plan {
                 self.interval_ms = 200;
                 self.late = vec![self.powers.len()];
             }
-            Scenario::Decoys => self.strangers(4, Strategy::Decoy),
+            Scenario::Decoys => {
+                self.strangers(6, Strategy::Decoy);
+                // Somebody has to be believed when those that lied are sent away.
+                for (_, strategies) in self.byzantine.iter_mut().step_by(2) {
+                    *strategies = vec![Strategy::Stall];
+                }
+            }
             Scenario::Certificates => {
                 self.powers = vec![1; 7];
                 self.strangers(1, Strategy::Certificates);

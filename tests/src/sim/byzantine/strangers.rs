@@ -61,7 +61,7 @@ impl World {
     /// Leaves, and comes back as a stranger: now and then, and when somebody has had enough of it.
     pub(super) fn come_back(&mut self, index: usize, strategy: Strategy) {
         let banned = self.hosts.iter().any(|host| host.bans.contains_key(&index));
-        if !banned && (strategy == Strategy::Decoy || !self.rng.chance(3)) {
+        if !banned && (strategy != Strategy::Stall || !self.rng.chance(1)) {
             return;
         }
         self.disconnect_all(index);
