@@ -76,6 +76,13 @@ fn payments_are_final_at_every_node_and_kills_lose_nothing() {
     let stuck = nodes.best_height();
     let (third, _) = split(&coins[1], &owner, Kind::P2trKey, 1, FEE);
     nodes.submit(4, &third).unwrap();
+    // What waits is kept over a restart.
+    nodes.stop([4]);
+    nodes.start([4]);
+    let waiting = third.compute_txid().to_string();
+    nodes.wait("the mempool to be as it was", |nodes| {
+        nodes.get(4, "/mempool/txids").is_some_and(|txids| txids.contains(&waiting))
+    });
     nodes.start([0]);
     nodes.wait_height(stuck + 6);
     nodes.wait_final(third.compute_txid());
