@@ -47,7 +47,7 @@ pub enum RunError {
     #[error(transparent)]
     Node(#[from] NodeFault),
     /// The store failed.
-    #[error("the store failed; nothing final is lost")]
+    #[error(transparent)]
     Store(#[from] StateFault),
     /// The log or the high-water mark failed.
     #[error(transparent)]

@@ -48,7 +48,7 @@ pub enum ServiceError {
     #[error(transparent)]
     Store(#[from] OpenError),
     /// The store failed in the end.
-    #[error("the store failed; nothing final is lost")]
+    #[error(transparent)]
     State(#[from] StateFault),
     /// The node must not go on from its log.
     #[error(transparent)]
