@@ -13,7 +13,7 @@
 //! | `perform` | doing what a node says, in order, up to a crash |
 //! | `network` | links, gossip, requests |
 //! | `byzantine` | what dishonest validators say instead, and besides |
-//! | `watch` | the checks: everything that honest hosts say and commit passes here |
+//! | `check`, `watch` | the checks: everything that honest hosts say and commit passes here |
 //! | `purse` | transactions, and whether they get final |
 //! | `tale` | a run in words |
 //! | `plan` | the scenarios
@@ -23,6 +23,7 @@
 
 mod bound;
 pub mod byzantine;
+mod check;
 pub mod disk;
 mod host;
 mod network;
@@ -35,8 +36,8 @@ mod tale;
 mod watch;
 mod world;
 
+pub use check::{Check, Violation};
 pub use plan::{Plan, SCENARIOS, Scenario};
-pub use watch::{Check, Violation};
 pub use world::{Listener, Outcome, Stats, World};
 
 /// Runs a scenario with a seed. A panic of the node counts as a failed check.

@@ -10,10 +10,10 @@ use causeway_node::machine::{Event, GossipId, InboundId, OutboundId, RequestFail
 use causeway_node::wire::{Request, Response, Topic, decode_consensus};
 use libp2p::PeerId;
 
+use super::check::Check;
 use super::host::{Asker, Heard};
 use super::plan::Plan;
 use super::rng::Rng;
-use super::watch::Check;
 use super::world::{What, World};
 
 /// How long a gossip layer remembers what it has carried.

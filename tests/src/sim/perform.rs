@@ -11,8 +11,8 @@ use causeway_node::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
 use causeway_node::machine::{Action, Event, RelayVerdict, Report, Ticket};
 use causeway_node::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response, Topic};
 
+use super::check::Check;
 use super::tale;
-use super::watch::Check;
 use super::world::{What, World};
 
 /// Work that a host does beside its node.

@@ -9,7 +9,7 @@ use causeway_consensus::Block;
 use causeway_node::machine::{Event, SubmitId};
 use causeway_node::mempool::Reject;
 
-use super::watch::Check;
+use super::check::Check;
 use super::world::{What, World};
 use crate::wallet::{Kind, Owner, Spendable, spend};
 

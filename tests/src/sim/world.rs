@@ -17,6 +17,7 @@ use causeway_node::wire::{FinalBlock, Topic};
 use libp2p::PeerId;
 
 use super::byzantine::Byzantine;
+use super::check::{Check, Violation};
 use super::disk::Disk;
 use super::host::{Host, Life};
 use super::network::Links;
@@ -26,7 +27,7 @@ use super::purse::Purse;
 use super::rng::Rng;
 use super::schedule::Schedule;
 use super::tale;
-use super::watch::{Check, Violation, Watch};
+use super::watch::Watch;
 use crate::chain::MemoryChain;
 
 /// How often links are looked after and dishonest hosts get to speak.
