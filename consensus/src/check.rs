@@ -18,6 +18,9 @@ pub const WITNESS_COMMITMENT_PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0x
 /// Bytes in front of a state commitment: OP_RETURN, a push of 37 bytes, `CWAY` and version 1 (DESIGN section 2).
 pub const STATE_COMMITMENT_PREFIX: [u8; 7] = [0x6a, 0x25, b'C', b'W', b'A', b'Y', 0x01];
 
+/// The peg transaction's place in a block that has one (PEG section 2).
+pub(crate) const PEG_TRANSACTION_INDEX: usize = 1;
+
 /// Inputs up to which comparing each with each is quicker than sorting them.
 const FEW_INPUTS: usize = 8;
 
@@ -79,11 +82,9 @@ pub fn check_block(block: Block, params: &Params) -> Result<CheckedBlock, Invali
         return Err(InvalidBlock::CoinbaseScriptLength { bytes: script });
     }
     for (index, tx) in block.transactions().iter().enumerate() {
-        check_transaction(tx.transaction(), tx.base_size(), params).map_err(|rule| InvalidBlock::Transaction {
-            index,
-            txid: tx.txid(),
-            rule,
-        })?;
+        let place = if index == PEG_TRANSACTION_INDEX { Place::PegTransaction } else { Place::Ordinary };
+        check_transaction_at(tx.transaction(), tx.base_size(), params, place)
+            .map_err(|rule| InvalidBlock::Transaction { index, txid: tx.txid(), rule })?;
     }
     let legacy_sigops: Vec<usize> = block.transactions().iter().map(|tx| sigops::legacy(tx.transaction())).collect();
     if legacy_sigops.iter().sum::<usize>() * WITNESS_SCALE_FACTOR > MAX_SIGOPS_COST {
@@ -168,7 +169,7 @@ fn check_weight(block: &Block) -> Result<(), InvalidBlock> {
     Ok(())
 }
 
-/// Checks a transaction alone, in a block or on its way into one. `base_size` is its size without witnesses, in bytes.
+/// Checks a transaction alone, on its way into a block. `base_size` is its size without witnesses, in bytes.
 ///
 /// # Errors
 /// The first rule broken, in the order of the code.
@@ -176,6 +177,24 @@ pub fn check_transaction(
     transaction: &Transaction,
     base_size: usize,
     params: &Params,
+) -> Result<(), InvalidTransaction> {
+    check_transaction_at(transaction, base_size, params, Place::Ordinary)
+}
+
+/// Where a transaction stands in its block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Where a peg transaction stands if the block has one. It may create the reserve coin anew.
+    PegTransaction,
+    /// Anywhere else, or not known.
+    Ordinary,
+}
+
+fn check_transaction_at(
+    transaction: &Transaction,
+    base_size: usize,
+    params: &Params,
+    place: Place,
 ) -> Result<(), InvalidTransaction> {
     if transaction.input.is_empty() {
         return Err(InvalidTransaction::NoInputs);
@@ -206,7 +225,7 @@ pub fn check_transaction(
             }
         }
     }
-    check_peg_outputs(transaction, params)
+    check_peg_outputs(transaction, params, place)
 }
 
 fn repeated_input(transaction: &Transaction) -> Option<OutPoint> {
@@ -226,11 +245,12 @@ fn repeated_input(transaction: &Transaction) -> Option<OutPoint> {
     sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| *pair[0])
 }
 
-/// PEG section 1. A reserve output stands only in block 1, which is derived, and in a peg transaction.
-fn check_peg_outputs(transaction: &Transaction, params: &Params) -> Result<(), InvalidTransaction> {
+/// PEG section 1. A reserve output stands only in block 1, which is derived, and as the first of a peg transaction.
+fn check_peg_outputs(transaction: &Transaction, params: &Params, place: Place) -> Result<(), InvalidTransaction> {
     for (vout, output) in transaction.output.iter().enumerate() {
         let Some(script) = PegScript::of(&output.script_pubkey) else { continue };
         match script.map_err(|source| InvalidTransaction::PegScript { vout, source })? {
+            PegScript::Reserve if place == Place::PegTransaction && vout == 0 => {}
             PegScript::Reserve => return Err(InvalidTransaction::CreatesReserve { vout }),
             PegScript::Request(_) if transaction.is_coinbase() => {
                 return Err(InvalidTransaction::CoinbaseCreatesRequest { vout });

@@ -23,14 +23,18 @@ const COINS_PER_TASK: usize = 256;
 /// BLAKE3 in its key derivation mode, so that no other use of BLAKE3 can collide with a coin's element.
 static ELEMENT: LazyLock<blake3::Hasher> = LazyLock::new(|| blake3::Hasher::new_derive_key("causeway coin lthash v1"));
 
-/// A hash of a multiset of coins. Adding and removing commute, and removing undoes adding.
+/// The same for a record of the peg.
+static RECORD: LazyLock<blake3::Hasher> =
+    LazyLock::new(|| blake3::Hasher::new_derive_key("causeway peg record lthash v1"));
+
+/// A hash of a multiset, of coins or of the peg's records. Adding and removing commute, and removing undoes adding.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LtHash {
     lanes: Box<[u16; LANES]>,
 }
 
 impl LtHash {
-    /// Returns the hash of no coins.
+    /// Returns the hash of nothing.
     pub fn empty() -> Self {
         Self { lanes: Box::new([0; LANES]) }
     }
@@ -43,6 +47,16 @@ impl LtHash {
     /// Removes one coin.
     pub fn remove(&mut self, outpoint: &OutPoint, coin: &Coin) {
         self.fold(lanes(&element(outpoint, coin)), u16::wrapping_sub);
+    }
+
+    /// Adds one record of the peg.
+    pub fn add_record(&mut self, key: &[u8], value: &[u8]) {
+        self.fold(lanes(&record_element(key, value)), u16::wrapping_add);
+    }
+
+    /// Removes one record of the peg.
+    pub fn remove_record(&mut self, key: &[u8], value: &[u8]) {
+        self.fold(lanes(&record_element(key, value)), u16::wrapping_sub);
     }
 
     /// Returns the hash of all `coins`, computed on rayon's current threads.
@@ -112,6 +126,17 @@ fn element(outpoint: &OutPoint, coin: &Coin) -> [u8; LTHASH_BYTES] {
     hasher.update(&encode_outpoint(outpoint));
     hasher.update(&coin.head());
     hasher.update(coin.output.script_pubkey.as_bytes());
+    let mut bytes = [0; LTHASH_BYTES];
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Returns 2,048 bytes of BLAKE3 output over the key's length (u64 LE), the key and the value of a record.
+fn record_element(key: &[u8], value: &[u8]) -> [u8; LTHASH_BYTES] {
+    let mut hasher = RECORD.clone();
+    hasher.update(&(key.len() as u64).to_le_bytes());
+    hasher.update(key);
+    hasher.update(value);
     let mut bytes = [0; LTHASH_BYTES];
     hasher.finalize_xof().fill(&mut bytes);
     bytes

@@ -3,14 +3,21 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bitcoin::consensus::serialize;
 use bitcoin::{Amount, OutPoint, ScriptBuf, TxIn};
-use causeway_chainspec::Height;
+use causeway_chainspec::{Height, PegScript};
 use rayon::prelude::*;
 
-use crate::block::Block;
+use crate::block::{Block, Tx};
+use crate::check::PEG_TRANSACTION_INDEX;
 use crate::coin::{Coin, is_unspendable};
 use crate::commitment::LtHash;
-use crate::error::{ConnectError, InvalidBlock};
+use crate::error::{ConnectError, InvalidBlock, InvalidTransaction, StateFault};
+use crate::peg::error::InvalidPeg;
+use crate::peg::history::PegEvent;
+use crate::peg::record::RecordChanges;
+use crate::peg::step::requests_of;
+use crate::peg::{Evidence, PegContext, PegStep, Step};
 use crate::resolve::ResolvedBlock;
 use crate::script::{self, ScriptCache};
 use crate::sigops::{self, MAX_SIGOPS_COST, WITNESS_SCALE_FACTOR};
@@ -28,6 +35,9 @@ pub struct ConnectedBlock {
     tip: Arc<Tip>,
     delta: StateDelta,
     fees: Amount,
+    peg_changes: RecordChanges,
+    peg_events: Vec<PegEvent>,
+    evidence: Option<Evidence>,
 }
 
 impl ConnectedBlock {
@@ -54,6 +64,21 @@ impl ConnectedBlock {
     /// The fees of its transactions, which its coinbase claims.
     pub fn fees(&self) -> Amount {
         self.fees
+    }
+
+    /// The records of the peg that it changes.
+    pub fn peg_changes(&self) -> &RecordChanges {
+        &self.peg_changes
+    }
+
+    /// What it does to deposits, requests and batches.
+    pub fn peg_events(&self) -> &[PegEvent] {
+        &self.peg_events
+    }
+
+    /// What its peg transaction says; `None` if it has none.
+    pub fn evidence(&self) -> Option<&Evidence> {
+        self.evidence.as_ref()
     }
 }
 
@@ -105,6 +130,7 @@ fn connect(
     verify_scripts: impl FnOnce(&ResolvedBlock) -> Result<(), ConnectError> + Send,
 ) -> Result<ConnectedBlock, ConnectError> {
     check_context(&resolved)?;
+    let (peg, evidence) = step_peg(&resolved)?;
     let fees = check_transactions(&resolved)?;
     check_coinbase_value(&resolved, fees)?;
     let created = created_coins(&resolved);
@@ -118,8 +144,12 @@ fn connect(
     let spent = inputs(&block).zip(spent).filter(|(_, spent)| !spent.within_block);
     let delta =
         StateDelta { spent: spent.map(|(input, spent)| (input.previous_output, spent.coin)).collect(), created };
-    let tip = Arc::new(parent.child(height, block.header(), coins));
-    Ok(ConnectedBlock { block, parent, tip, delta, fees })
+    let PegStep { state, changes: peg_changes, events: peg_events } = peg;
+    if evidence.is_some() && !state.accounts().balance() {
+        return Err(StateFault::PegAccounts { height }.into());
+    }
+    let tip = Arc::new(parent.child(height, block.header(), coins, state));
+    Ok(ConnectedBlock { block, parent, tip, delta, fees, peg_changes, peg_events, evidence })
 }
 
 /// The rules about the header and the coinbase that need the parent.
@@ -149,10 +179,63 @@ pub fn height_push(height: Height) -> ScriptBuf {
     bitcoin::script::Builder::new().push_int(i64::from(height.to_u32())).into_script()
 }
 
+/// Returns the peg transaction: the one that spends the reserve coin, at index 1.
+fn peg_transaction(resolved: &ResolvedBlock) -> Option<&Tx> {
+    let tx = resolved.checked().block().transactions().get(PEG_TRANSACTION_INDEX)?;
+    // The coinbase spends nothing, so the first coin is that of this transaction's first input.
+    let coin = &resolved.spent().first()?.coin;
+    let reserve = PegScript::of(&coin.output.script_pubkey) == Some(Ok(PegScript::Reserve));
+    reserve.then_some(tx)
+}
+
+/// The rules of the peg (PEG section 2). Returns what the block does to it, and the evidence for it.
+fn step_peg(resolved: &ResolvedBlock) -> Result<(PegStep, Option<Evidence>), InvalidBlock> {
+    let block = resolved.checked().block();
+    let (height, time) = (resolved.height(), block.header().time);
+    let peg_tx = peg_transaction(resolved);
+    let evidence = match peg_tx {
+        Some(tx) => Some(read_evidence(tx)?),
+        None => None,
+    };
+    let mut step = Step::new(resolved.parent().peg(), PegContext { height, time });
+    step.apply(evidence.clone().unwrap_or_default())?;
+    if let Some(tx) = peg_tx {
+        let expected = step.transaction().map(|transaction| transaction.compute_txid());
+        let expected = expected.filter(|expected| *expected != tx.txid());
+        if let Some(expected) = expected {
+            return Err(InvalidPeg::WrongTransaction { got: tx.txid(), expected }.into());
+        }
+    }
+    let first = if peg_tx.is_some() { PEG_TRANSACTION_INDEX + 1 } else { 1 };
+    let others = (0u32..).zip(block.transactions()).skip(first);
+    let requests = others.flat_map(|(index, tx)| requests_of(tx.transaction(), tx.txid(), height, index)).collect();
+    let step = step.finish(peg_tx.map(|tx| (tx.transaction(), tx.txid())), requests);
+    Ok((step, evidence))
+}
+
+/// Reads the evidence of a peg transaction, which carries nothing else.
+fn read_evidence(tx: &Tx) -> Result<Evidence, InvalidPeg> {
+    let transaction = tx.transaction();
+    for (input, txin) in transaction.input.iter().enumerate() {
+        if !txin.script_sig.is_empty() || (input > 0 && !txin.witness.is_empty()) {
+            return Err(InvalidPeg::StrayData { input });
+        }
+    }
+    let witness = &transaction.input[0].witness;
+    let bytes = witness.nth(0).filter(|_| witness.len() == 1).ok_or(InvalidPeg::EvidenceForm)?;
+    let evidence = Evidence::decode(bytes).ok_or(InvalidPeg::EvidenceForm)?;
+    let (bytes, max) = (serialize(transaction).len(), evidence.bytes_max());
+    if bytes > max {
+        return Err(InvalidPeg::TooLarge { bytes, max });
+    }
+    Ok(evidence)
+}
+
 /// The rules about values, locks, maturity and sigops. Returns the block's fees.
 fn check_transactions(resolved: &ResolvedBlock) -> Result<Amount, InvalidBlock> {
     let checked = resolved.checked();
     let context = SpendContext { height: resolved.height(), median_time: resolved.parent().median_time_past() };
+    let peg = peg_transaction(resolved).is_some();
     let mut spent = resolved.spent();
     let mut fees = Amount::ZERO;
     let mut sigops_cost = 0usize;
@@ -160,7 +243,13 @@ fn check_transactions(resolved: &ResolvedBlock) -> Result<Amount, InvalidBlock> 
         let invalid = |rule| InvalidBlock::Transaction { index, txid: tx.txid(), rule };
         check_lock_time(tx.transaction(), context).map_err(invalid)?;
         sigops_cost += legacy * WITNESS_SCALE_FACTOR;
-        if index > 0 {
+        if index == PEG_TRANSACTION_INDEX && peg {
+            // It is the one transaction that its evidence demands: its coins, its values and its fee of 0 are right.
+            spent = &spent[tx.transaction().input.len()..];
+        } else if index > 0 {
+            if index == PEG_TRANSACTION_INDEX && creates_reserve(tx) {
+                return Err(invalid(InvalidTransaction::CreatesReserve { vout: 0 }));
+            }
             let (coins, rest) = spent.split_at(tx.transaction().input.len());
             spent = rest;
             let fee = check_spends(tx.transaction(), coins.iter().map(|spent| &spent.coin), context, |height| {
@@ -179,6 +268,12 @@ fn check_transactions(resolved: &ResolvedBlock) -> Result<Amount, InvalidBlock> 
         }
     }
     Ok(fees)
+}
+
+/// Whether the first output is a reserve coin.
+fn creates_reserve(tx: &Tx) -> bool {
+    let first = tx.transaction().output.first();
+    first.is_some_and(|output| PegScript::of(&output.script_pubkey) == Some(Ok(PegScript::Reserve)))
 }
 
 fn check_coinbase_value(resolved: &ResolvedBlock, fees: Amount) -> Result<(), InvalidBlock> {

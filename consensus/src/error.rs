@@ -7,6 +7,8 @@
 use bitcoin::{Amount, BlockHash, OutPoint, Txid, Weight};
 use causeway_chainspec::{Height, PegScriptError};
 
+use crate::peg::InvalidPeg;
+
 /// The rule that a block broke. Permanent, and the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -84,6 +86,11 @@ pub enum InvalidBlock {
     /// The coinbase does not claim exactly the fees of its block (DESIGN section 2: no subsidy).
     #[error("coinbase claims {claimed}, the block's fees are {fees}")]
     CoinbaseValue { claimed: Amount, fees: Amount },
+
+    // ---- the peg ----
+    /// The peg transaction, or what it should have been, breaks a rule of the peg (PEG).
+    #[error("the peg")]
+    Peg(#[from] InvalidPeg),
 
     // ---- its transactions ----
     /// Two transactions of the block spend one coin.
@@ -238,6 +245,9 @@ pub enum StateFault {
         "block at height {height} was connected to {parent}, the store's tip is {tip}: this is a bug, please report it"
     )]
     NotOnTip { height: Height, parent: BlockHash, tip: BlockHash },
+    /// The accounts of the peg do not add up after a block that breaks no rule: a bug of ours.
+    #[error("the peg's accounts do not add up after block {height}: this is a bug, please report it")]
+    PegAccounts { height: Height },
     /// Bitcoin Core's library refused data that this crate had accepted: a bug of ours.
     #[error("Bitcoin Core's library refused {what}: this is a bug, please report it")]
     Kernel { what: &'static str },

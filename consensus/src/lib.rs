@@ -27,6 +27,7 @@ pub mod connect;
 pub mod error;
 mod locks;
 pub mod merkle;
+pub mod peg;
 pub mod resolve;
 pub mod script;
 pub mod sigops;

@@ -14,6 +14,7 @@ pub mod sighash;
 use std::sync::OnceLock;
 
 use bitcoin::{Transaction, TxOut};
+use causeway_chainspec::PegScript;
 use rayon::prelude::*;
 
 use crate::error::{ConnectError, InvalidBlock, InvalidTransaction, StateFault};
@@ -121,7 +122,8 @@ impl<'a> PreparedTransaction<'a> {
     }
 }
 
-/// Verifies every input of a block but the coinbase's and those of known transactions, on rayon's current threads.
+/// Verifies every input of a block but the coinbase's, the peg transaction's and those of known transactions, on rayon's
+/// current threads. A coin of witness version 16 asks for no particular witness, and only the peg transaction spends them.
 ///
 /// # Errors
 /// The first failing input of the block.
@@ -134,6 +136,7 @@ pub(crate) fn verify_block(resolved: &ResolvedBlock, known: Option<&ScriptCache>
             coins = rest;
             (index, tx, own)
         })
+        .filter(|(_, _, coins)| !coins.iter().any(|spent| PegScript::of(&spent.coin.output.script_pubkey).is_some()))
         .filter(|(_, tx, _)| known.is_none_or(|known| !known.contains(&tx.wtxid())))
         .collect();
     let prepared: Vec<PreparedTransaction<'_>> = with_coins

@@ -1,11 +1,14 @@
 //! What the next block needs to know of the chain below it.
 
+use std::sync::Arc;
+
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, OutPoint};
 use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT, tagged_hash};
 
 use crate::coin::{Coin, is_unspendable};
 use crate::commitment::{LtHash, state_commitment};
+use crate::peg::{PegNetwork, PegState};
 
 /// The last height of a chain: a coin's encoding has 31 bits for it.
 pub const MAX_HEIGHT: Height = Height((1 << 31) - 1);
@@ -21,13 +24,20 @@ pub struct Tip {
     /// The times of the last blocks, at most eleven, oldest first.
     times: Vec<u32>,
     coins: LtHash,
+    peg: PegState,
     /// Digest of the validator set that decides the next block.
     validators: [u8; 32],
 }
 
 impl Tip {
-    /// Returns the tip after the derived blocks of a chain, and the coins that they create.
+    /// Returns the tip after the derived blocks of a chain, and the coins that they create. Builds the scripts of the
+    /// federation, which takes about a second at 11-of-15.
     pub fn after_derived_blocks(spec: &ChainSpec) -> (Self, Vec<(OutPoint, Coin)>) {
+        Self::of_derived_blocks(spec, Arc::new(PegNetwork::new(spec)))
+    }
+
+    /// Returns the tip after the derived blocks of the chain that `network` was made for.
+    pub(crate) fn of_derived_blocks(spec: &ChainSpec, network: Arc<PegNetwork>) -> (Self, Vec<(OutPoint, Coin)>) {
         let mut coins = Vec::new();
         let mut times = Vec::new();
         let mut hash = None;
@@ -53,6 +63,7 @@ impl Tip {
             hash: hash.expect("there is a block 0"),
             times,
             coins: sum,
+            peg: PegState::new(network, spec),
             validators: validators_digest(spec),
         };
         (tip, coins)
@@ -60,15 +71,22 @@ impl Tip {
 
     /// Returns the tip that a store kept. The caller has read its parts from one consistent state.
     #[cfg(feature = "store")]
-    pub(crate) fn restored(spec: &ChainSpec, height: Height, hash: BlockHash, times: Vec<u32>, coins: LtHash) -> Self {
-        Self { height, hash, times, coins, validators: validators_digest(spec) }
+    pub(crate) fn restored(
+        spec: &ChainSpec,
+        height: Height,
+        hash: BlockHash,
+        times: Vec<u32>,
+        coins: LtHash,
+        peg: PegState,
+    ) -> Self {
+        Self { height, hash, times, coins, peg, validators: validators_digest(spec) }
     }
 
-    /// Returns the tip after a block, of which header and coins are given.
-    pub(crate) fn child(&self, height: Height, header: &Header, coins: LtHash) -> Self {
+    /// Returns the tip after a block, of which header, coins and peg are given.
+    pub(crate) fn child(&self, height: Height, header: &Header, coins: LtHash, peg: PegState) -> Self {
         let mut times = self.times.clone();
         push_time(&mut times, header.time);
-        Self { height, hash: header.block_hash(), times, coins, validators: self.validators }
+        Self { height, hash: header.block_hash(), times, coins, peg, validators: self.validators }
     }
 
     /// The height of the last block.
@@ -96,9 +114,14 @@ impl Tip {
         &self.coins
     }
 
+    /// The peg.
+    pub fn peg(&self) -> &PegState {
+        &self.peg
+    }
+
     /// What the coinbase of the next block commits to.
     pub fn state_commitment(&self) -> [u8; 32] {
-        state_commitment(&self.coins, peg_digest(), self.validators)
+        state_commitment(&self.coins, self.peg.digest(), self.validators)
     }
 }
 
@@ -115,11 +138,6 @@ pub(crate) fn push_time(times: &mut Vec<u32>, time: u32) {
         times.remove(0);
     }
     times.push(time);
-}
-
-/// The digest of a peg that has not moved: it has no state until its evidence can be accepted.
-fn peg_digest() -> [u8; 32] {
-    tagged_hash("causeway/peg-state/v1", &[])
 }
 
 /// Returns the tagged hash of (key (32) || power (u64 LE)) of every validator, in the chainspec's order.

@@ -2,12 +2,12 @@
 //!
 //! `scripts/fuzz TARGET SECONDS` runs a target under libFuzzer; `tests/corpus.rs` replays `corpus/TARGET/` as an ordinary
 //! test. Beside what libFuzzer found, the corpus holds seeds, named for what they are: small blocks, each as it is, cut
-//! short, lengthened and bent in every way of `causeway_tests::bends`, and the chainspecs of the repository with lines
-//! left out. `CAUSEWAY_WRITE_CORPUS=1 cargo test --release --workspace --test fuzz_corpus` writes the seeds again.
+//! short, lengthened and bent in every way of `causeway_tests::bends`, evidence of every kind in the same ways, and the
+//! chainspecs of the repository with lines left out. `CAUSEWAY_WRITE_CORPUS=1 cargo test --release --workspace --test fuzz_corpus` writes the seeds again.
 //!
 //! What never enters this crate: files, and RocksDB.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bitcoin::Transaction;
 use bitcoin::consensus::serialize;
@@ -15,10 +15,14 @@ use bitcoinkernel::{BLOCK_CHECK_ALL, BlockCheckResult, ChainParams, ChainType};
 use causeway_chainspec::{ChainSpec, Height, target_bits};
 use causeway_consensus::InvalidBlock;
 use causeway_consensus::assemble::{seal, seal_header};
+use causeway_consensus::peg::{Evidence, PegContext, PegNetwork, PegState, Step};
 
 static DEVNET: LazyLock<ChainSpec> = LazyLock::new(|| ChainSpec::built_in("devnet").expect("devnet is built in"));
 
 static REGTEST: LazyLock<ChainParams> = LazyLock::new(|| ChainParams::new(ChainType::Regtest));
+
+/// The peg of a new devnet.
+static PEG: LazyLock<PegState> = LazyLock::new(|| PegState::new(Arc::new(PegNetwork::new(&DEVNET)), &DEVNET));
 
 /// What became of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,5 +112,25 @@ pub fn chainspec_toml(data: &[u8]) -> Outcome {
     assert_eq!(again.to_toml(), spec.to_toml());
     let first = spec.derived_block(Height(1)).expect("block 1 is derived");
     assert_eq!(first.block_hash(), spec.chain_id().block_hash());
+    Outcome::Accepted
+}
+
+/// Decodes evidence, and applies it to the peg of a new devnet.
+///
+/// # Panics
+/// If decoded evidence encodes to other bytes, or the step panics or changes the peg without a transaction.
+pub fn evidence(data: &[u8]) -> Outcome {
+    let Some(evidence) = Evidence::decode(data) else { return Outcome::Refused };
+    assert_eq!(evidence.encode(), data);
+    assert!(!evidence.is_empty());
+    // Whatever the evidence says: a time at which new headers are neither old nor too far ahead.
+    let context = PegContext { height: Height(101), time: DEVNET.genesis_time() };
+    let mut step = Step::new(&PEG, context);
+    if step.apply(evidence.clone()).is_ok() {
+        assert_eq!(step.evidence(), &evidence);
+        let transaction = step.transaction().expect("there is evidence");
+        let after = step.finish(Some((&transaction, transaction.compute_txid())), Vec::new());
+        assert_ne!(after.state, *PEG);
+    }
     Outcome::Accepted
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use causeway_fuzz::{Outcome, chainspec_toml, check_block, parse_block};
+use causeway_fuzz::{Outcome, chainspec_toml, check_block, evidence, parse_block};
 
 /// Replays a target's corpus and asserts that it has at least so many files that are accepted and refused.
 fn replay(target: &str, body: fn(&[u8]) -> Outcome, accepted: usize, refused: usize) {
@@ -31,4 +31,9 @@ fn blocks_are_checked() {
 #[test]
 fn chainspecs_are_read() {
     replay("chainspec_toml", chainspec_toml, 2, 15);
+}
+
+#[test]
+fn evidence_is_decoded() {
+    replay("evidence", evidence, 9, 20);
 }

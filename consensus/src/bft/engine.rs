@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use arc_malachitebft_core_consensus as consensus;
 use arc_malachitebft_core_types as types;
 use bitcoin::BlockHash;
-use causeway_chainspec::{ChainId, Height};
+use causeway_chainspec::{ChainId, Height, SatPerKvb};
 use consensus::{LocallyProposedValue, Params, State};
 use types::{
     LinearTimeouts, NilOrVal, Round, ThresholdParams, Validity, ValueOrigin, ValuePayload, VoteExtensionPolicy,
@@ -34,6 +34,7 @@ use super::io::{Input, Output, Step, TimerStep};
 use super::log::{Entry, LogEntry, proposed_value, sync_response};
 use super::signer::{Signer, ToSign};
 use super::validator_set::ValidatorSet;
+use crate::peg::evidence::FeeRateQuote;
 use effects::Effects;
 
 /// Stands for the address of a node without a key. It is no key: x = 0 is on no point of the curve.
@@ -150,6 +151,12 @@ impl Engine {
     /// The validator that this node signs for; `None` without a signer.
     pub fn address(&self) -> Option<Address> {
         self.signer.as_ref().map(|signer| signer.address())
+    }
+
+    /// Returns this validator's feerate for the block of this height, signed; `None` without a signer, or if its key cannot be
+    /// reached.
+    pub fn sign_fee_rate(&self, height: Height, rate: SatPerKvb) -> Option<FeeRateQuote> {
+        self.signer.as_ref()?.sign_fee_rate(self.context.chain(), height, rate)
     }
 
     /// Whether more than two thirds prevoted the block in some round of this height, or a certificate commits to it:

@@ -3,12 +3,14 @@
 use std::fmt;
 
 use arc_malachitebft_core_types::VoteType;
-use bitcoin::secp256k1::{Keypair, Message, SECP256K1};
-use causeway_chainspec::{ChainId, Height};
+use bitcoin::XOnlyPublicKey;
+use bitcoin::secp256k1::{Keypair, Message, SECP256K1, schnorr};
+use causeway_chainspec::{ChainId, Height, SatPerKvb};
 
 use super::context::{Address, Signature};
 use super::high_water::{HighWaterMark, MarkError, Permit};
 use super::message::{Proposal, Vote};
+use crate::peg::evidence::FeeRateQuote;
 
 /// Where in the agreement a message stands. Honest signers only move up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,6 +153,12 @@ pub trait Signer: Send {
     ///
     /// The reason for not signing.
     fn sign(&mut self, message: &ToSign) -> Result<Sealed, Refusal>;
+
+    /// Signs a feerate for the block of this height (PEG section 2, `FeeRate`); `None` if this signer only votes, or its key
+    /// cannot be reached. It is no vote: any number of them may be signed.
+    fn sign_fee_rate(&self, _chain: ChainId, _height: Height, _rate: SatPerKvb) -> Option<FeeRateQuote> {
+        None
+    }
 }
 
 /// A key that signs whatever it is given. [`Guarded`] stands in front of it.
@@ -209,5 +217,11 @@ impl<K: Key> Signer for Guarded<K> {
         };
         // With the same message again too: the disk may not have it yet.
         Ok(Sealed::new(signature, Some(self.mark.clone())))
+    }
+
+    fn sign_fee_rate(&self, chain: ChainId, height: Height, rate: SatPerKvb) -> Option<FeeRateQuote> {
+        let signature = self.key.sign(&FeeRateQuote::digest(chain, height, rate))?;
+        let validator = XOnlyPublicKey::from_slice(&self.mark.validator().0).ok()?;
+        Some(FeeRateQuote { validator, rate, signature: schnorr::Signature::from_slice(&signature.0).ok()? })
     }
 }

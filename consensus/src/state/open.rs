@@ -1,5 +1,6 @@
 //! Opening a store: whose it is, whether it is whole, and what it still has to replay.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::sync::{Arc, RwLock};
 use bitcoin::BlockHash;
 use bitcoin::consensus::serialize;
 use causeway_chainspec::{ChainId, ChainSpec, Height, LAST_DERIVED_HEIGHT};
-use rocksdb::{DB, ReadOptions, WriteBatch};
+use rocksdb::{DB, IteratorMode, ReadOptions, WriteBatch};
 
 use super::coins::CoinMemory;
 use super::index;
@@ -19,6 +20,8 @@ use crate::block::parse_block;
 use crate::check::check_block;
 use crate::connect::reconnect_block;
 use crate::error::{ConnectError, ReplayError, ResolveError, StateFault};
+use crate::peg::script::EpochScripts;
+use crate::peg::{PegNetwork, PegState};
 use crate::resolve::resolve;
 use crate::tip::{Tip, median, push_time};
 use crate::workers::Workers;
@@ -115,12 +118,20 @@ pub(super) fn open(
         .map_err(|error| database_error(path, error))?;
 
     // The derived chain is what a new store starts from; an older one replaces it below.
-    let (tip, coins) = Tip::after_derived_blocks(spec);
+    let family = |name: &str| db.cf_handle(name).expect("every column family is opened with the database");
+    let scripts_key = schema::scripts_key(spec.federation().number());
+    let scripts = db.get_cf(family(schema::META), &scripts_key).map_err(|error| database_error(path, error))?;
+    let scripts = scripts.and_then(|bytes| EpochScripts::decode(spec.federation(), &bytes).ok());
+    let cached = scripts.is_some();
+    let scripts = scripts.unwrap_or_else(|| EpochScripts::build(spec.federation()));
+    let encoded_scripts = scripts.encode();
+    let (tip, coins) = Tip::of_derived_blocks(spec, Arc::new(PegNetwork::with_scripts(spec, scripts)));
     let state = State {
         tip: Arc::new(tip),
         flushed: LAST_DERIVED_HEIGHT,
         coin_count: coins.len() as u64,
         coins: CoinMemory::new(options.coin_cache_bytes),
+        peg_pending: BTreeMap::new(),
         indexed: None,
     };
     let store =
@@ -129,12 +140,20 @@ pub(super) fn open(
     if is_new(&store, path)? {
         let mut batch = WriteBatch::default();
         put_derived_blocks(&store, &mut batch, spec);
+        batch.put_cf(store.family(schema::META), &scripts_key, &encoded_scripts);
+        let peg = store.read_state().tip.peg().clone();
+        peg.records().for_each(|(key, value)| batch.put_cf(store.family(schema::PEG), key, value));
         store.put_coins(&mut batch, coins.iter().map(|(outpoint, coin)| (outpoint, Some(coin))));
         store.put_flushed(&mut batch, &store.read_state().tip, coins.len() as u64);
         store.write(batch).map_err(load_error)?;
     } else {
         check_identity(&store, path, spec)?;
         load(&store, spec, workers).map_err(load_error)?;
+        if !cached {
+            let mut batch = WriteBatch::default();
+            batch.put_cf(store.family(schema::META), &scripts_key, &encoded_scripts);
+            store.write(batch).map_err(load_error)?;
+        }
     }
     if options.index_transactions {
         index::catch_up(&store).map_err(load_error)?;
@@ -272,9 +291,10 @@ fn load(store: &Store, spec: &ChainSpec, workers: &Workers) -> Result<(), StateF
         hash = Some(header.block_hash());
     }
     let hash = hash.ok_or_else(|| unreadable("header"))?;
+    let peg = load_peg(store, flushed)?;
     {
         let mut state = store.write_state();
-        state.tip = Arc::new(Tip::restored(spec, flushed, hash, times, coins));
+        state.tip = Arc::new(Tip::restored(spec, flushed, hash, times, coins, peg));
         state.flushed = flushed;
         state.coin_count = coin_count;
     }
@@ -283,6 +303,26 @@ fn load(store: &Store, spec: &ChainSpec, workers: &Workers) -> Result<(), StateF
         return Err(StateFault::Damaged { record: "tip" });
     }
     Ok(())
+}
+
+/// Reads the peg, which must be that of the height whose coins are on disk.
+fn load_peg(store: &Store, flushed: Height) -> Result<PegState, StateFault> {
+    let damaged = || StateFault::Damaged { record: "peg" };
+    let (mut records, mut stamp) = (Vec::new(), None);
+    for entry in store.db.iterator_cf(store.family(schema::PEG), IteratorMode::Start) {
+        let (key, value) = entry?;
+        if *key == *schema::PEG_FLUSHED {
+            stamp = schema::decode_peg_flushed(&value);
+        } else {
+            records.push((key.into_vec(), value.into_vec()));
+        }
+    }
+    let (height, digest) = stamp.ok_or_else(damaged)?;
+    if height != flushed {
+        return Err(damaged());
+    }
+    let network = Arc::clone(store.read_state().tip.peg().network());
+    PegState::restore(network, digest, records).map_err(|_| damaged())
 }
 
 /// Whether every column family has what the batch of the tip put there: none lost its newest table.

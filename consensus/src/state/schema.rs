@@ -12,11 +12,15 @@
 //! | `certificates` | height, u32 BE                       | the encoded commit certificate; none for derived blocks      |
 //! | `coins`        | txid, 32 bytes, internal order, then vout, u32 BE | height x 2 + coinbase, u32 LE, then value in sat, u64 LE, then script |
 //! | `coins`        | `flushed`                            | height whose coins these are, u32 LE, their number, u64 LE, their LtHash, 2,048 bytes |
+//! | `peg`          | a record's key ([`PegState::records`](crate::peg::PegState::records)) | the record's value     |
+//! | `peg`          | `flushed`                            | height whose peg this is, u32 LE, then its digest, 32 bytes   |
+//! | `peg-history`  | a key of [`PegEvent::records`](crate::peg::history::PegEvent::records) | its value          |
+//! | `meta`         | `scripts-`, then epoch, u32 BE       | the scripts of the epoch, encoded                            |
 //! | `transactions` | txid, 32 bytes, internal order       | height, u32 LE, then place in the block, u32 LE              |
 //! | `transactions` | `indexed`                            | height up to which every transaction is here, u32 LE, their number, u64 LE |
 //!
 //! `flushed` stands among the coins so that the two can only be lost together, whatever happens to RocksDB's files: then the
-//! blocks above it are replayed. `indexed` stands among the transactions for the same reason. For the other column families the records of the tip say that nothing is missing.
+//! blocks above it are replayed. The peg's `flushed` is written together with that of the coins. `indexed` stands among the transactions for the same reason. For the other column families the records of the tip say that nothing is missing.
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
@@ -30,7 +34,7 @@ use crate::commitment::{LTHASH_BYTES, LtHash};
 use crate::tip::Tip;
 
 /// The version of everything on this page.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 pub(super) const META: &str = "meta";
 pub(super) const HEADERS: &str = "headers";
@@ -38,12 +42,16 @@ pub(super) const HEIGHTS: &str = "heights";
 pub(super) const BLOCKS: &str = "blocks";
 pub(super) const CERTIFICATES: &str = "certificates";
 pub(super) const COINS: &str = "coins";
+pub(super) const PEG: &str = "peg";
+pub(super) const PEG_HISTORY: &str = "peg-history";
 pub(super) const TRANSACTIONS: &str = "transactions";
 
 pub(super) const META_FORMAT: &[u8] = b"format";
 pub(super) const META_CHAIN: &[u8] = b"chain";
 pub(super) const META_TIP: &[u8] = b"tip";
 pub(super) const COINS_FLUSHED: &[u8] = b"flushed";
+/// Records have keys whose first byte is below that of `f`.
+pub(super) const PEG_FLUSHED: &[u8] = b"flushed";
 pub(super) const TRANSACTIONS_INDEXED: &[u8] = b"indexed";
 
 /// Write-ahead logs from this size on make RocksDB write its tables, so that opening never reads more of them.
@@ -94,7 +102,7 @@ pub(super) fn column_families(store: StoreOptions) -> Vec<ColumnFamilyDescriptor
         options.set_block_based_table_factory(&table);
         ColumnFamilyDescriptor::new(name, options)
     };
-    [META, HEADERS, HEIGHTS, BLOCKS, CERTIFICATES, COINS, TRANSACTIONS].map(family).into()
+    [META, HEADERS, HEIGHTS, BLOCKS, CERTIFICATES, COINS, PEG, PEG_HISTORY, TRANSACTIONS].map(family).into()
 }
 
 /// Key of the column families by height.
@@ -131,6 +139,21 @@ pub(super) fn decode_flushed(bytes: &[u8]) -> Option<(Height, u64, LtHash)> {
     let (count, coins) = rest.split_first_chunk::<8>()?;
     let coins: &[u8; LTHASH_BYTES] = coins.try_into().ok()?;
     Some((decode_height(height)?, u64::from_le_bytes(*count), LtHash::decode(coins)))
+}
+
+/// Value of `peg` / `flushed`.
+pub(super) fn encode_peg_flushed(tip: &Tip) -> Vec<u8> {
+    [encode_height(tip.height()).as_slice(), &tip.peg().digest()].concat()
+}
+
+pub(super) fn decode_peg_flushed(bytes: &[u8]) -> Option<(Height, [u8; 32])> {
+    let (height, digest) = bytes.split_at_checked(4)?;
+    Some((decode_height(height)?, digest.try_into().ok()?))
+}
+
+/// Key of the scripts of an epoch in `meta`.
+pub(super) fn scripts_key(epoch: u32) -> Vec<u8> {
+    [b"scripts-".as_slice(), &epoch.to_be_bytes()].concat()
 }
 
 /// Value of `transactions`: the height of the block, and the place in it.

@@ -1,6 +1,6 @@
 //! The store of one chain: one read for a block, and one write.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,8 @@ use crate::coin::{Coin, OUTPOINT_BYTES, encode_outpoint};
 use crate::commitment::LtHash;
 use crate::connect::ConnectedBlock;
 use crate::error::StateFault;
+use crate::peg::history::{self, BatchRecord, Credit};
+use crate::peg::record::RecordKey;
 use crate::resolve::ChainView;
 use crate::tip::Tip;
 use crate::workers::Workers;
@@ -108,6 +110,8 @@ pub(super) struct State {
     /// How many coins there are after `tip`.
     pub(super) coin_count: u64,
     pub(super) coins: CoinMemory,
+    /// Records of the peg that changed since `flushed`, by key.
+    pub(super) peg_pending: BTreeMap<RecordKey, Option<Vec<u8>>>,
     /// What the index of transactions holds; None if it is not kept.
     pub(super) indexed: Option<Indexed>,
 }
@@ -168,7 +172,12 @@ impl Store {
         if flush_coins {
             self.put_coins(&mut batch, state.coins.pending());
             self.put_coins(&mut batch, connected.delta().changes());
+            self.put_peg(&mut batch, state.peg_pending.iter().map(|(key, value)| (key, value.as_ref())));
+            self.put_peg(&mut batch, connected.peg_changes().iter().map(|(key, change)| (key, change.after.as_ref())));
             self.put_flushed(&mut batch, connected.tip(), coin_count);
+        }
+        for (key, value) in connected.peg_events().iter().flat_map(|event| event.records(height)) {
+            batch.put_cf(self.family(schema::PEG_HISTORY), key, value);
         }
         self.write(batch)?;
         state.apply(connected, coin_count);
@@ -190,6 +199,7 @@ impl Store {
         }
         let mut batch = WriteBatch::default();
         self.put_coins(&mut batch, state.coins.pending());
+        self.put_peg(&mut batch, state.peg_pending.iter().map(|(key, value)| (key, value.as_ref())));
         self.put_flushed(&mut batch, &state.tip, state.coin_count);
         self.write(batch)?;
         state.flushed();
@@ -249,6 +259,48 @@ impl Store {
             return Ok(None);
         }
         Ok(self.read_place(txid)?.filter(|(height, _)| *height <= tip))
+    }
+
+    /// Returns the credit of a deposit, or None if it was not credited.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn peg_in(&self, deposit: &OutPoint) -> Result<Option<Credit>, StateFault> {
+        self.read_history(&history::credit_key(deposit), "credit of a deposit", Credit::decode)
+    }
+
+    /// Returns the number of the batch that pays a peg-out request, or None if none does yet.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn batch_of_request(&self, request: &OutPoint) -> Result<Option<u32>, StateFault> {
+        self.read_history(&history::paid_by_key(request), "batch of a request", history::decode_number)
+    }
+
+    /// Returns the number of the last batch that was to spend a coin of the peg, or None if there was none.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn batch_of_coin(&self, coin: &OutPoint) -> Result<Option<u32>, StateFault> {
+        self.read_history(&history::swept_by_key(coin), "batch of a coin", history::decode_number)
+    }
+
+    /// Returns a batch, open or closed, or None if there is no such batch.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn batch(&self, number: u32) -> Result<Option<BatchRecord>, StateFault> {
+        self.read_history(&history::batch_key(number), "batch", BatchRecord::decode)
+    }
+
+    fn read_history<T>(
+        &self,
+        key: &[u8],
+        record: &'static str,
+        decode: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, StateFault> {
+        let value = self.db.get_cf(self.family(schema::PEG_HISTORY), key)?;
+        value.map(|value| decode(&value).ok_or(StateFault::Damaged { record })).transpose()
     }
 
     /// Calls `each` with every coin of one state, in no particular order. Commits go on meanwhile.
@@ -317,8 +369,24 @@ impl Store {
         }
     }
 
-    /// Puts into a batch that the coins on disk are those after `tip`.
+    /// Puts changes of the peg's records into a batch; a later change of a record wins.
+    pub(super) fn put_peg<'a>(
+        &self,
+        batch: &mut WriteBatch,
+        changes: impl Iterator<Item = (&'a RecordKey, Option<&'a Vec<u8>>)>,
+    ) {
+        let family = self.family(schema::PEG);
+        for (key, change) in changes {
+            match change {
+                Some(value) => batch.put_cf(family, key, value),
+                None => batch.delete_cf(family, key),
+            }
+        }
+    }
+
+    /// Puts into a batch that the coins and the peg on disk are those after `tip`.
     pub(super) fn put_flushed(&self, batch: &mut WriteBatch, tip: &Tip, coin_count: u64) {
+        batch.put_cf(self.family(schema::PEG), schema::PEG_FLUSHED, schema::encode_peg_flushed(tip));
         batch.put_cf(self.family(schema::COINS), schema::COINS_FLUSHED, schema::encode_flushed(tip, coin_count));
     }
 
@@ -381,6 +449,8 @@ impl State {
     pub(super) fn apply(&mut self, connected: &ConnectedBlock, coin_count: u64) {
         self.coin_count = coin_count;
         self.coins.apply(connected.delta());
+        let changes = connected.peg_changes().iter();
+        self.peg_pending.extend(changes.map(|(key, change)| (key.clone(), change.after.clone())));
         self.tip = Arc::clone(connected.tip());
     }
 
@@ -396,9 +466,10 @@ impl State {
         behind >= MAX_BLOCKS_BEHIND || self.coins.pending_bytes() >= MAX_PENDING_BYTES
     }
 
-    /// The pending coins are on disk now.
+    /// The pending coins and records of the peg are on disk now.
     pub(super) fn flushed(&mut self) {
         self.coins.flushed();
+        self.peg_pending.clear();
         self.flushed = self.tip.height();
     }
 }
