@@ -1,0 +1,124 @@
+//! The commands of a member's operator. Results go to standard output, the log to standard error; a failure is one line
+//! `error: ...` that ends with what to do. Exit codes: 0 done, 1 failed, 2 asked for wrongly.
+
+mod control;
+mod error;
+mod keygen;
+mod recover;
+mod run;
+
+use std::io::{self, IsTerminal as _, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::daemon::chain_of;
+use crate::keystore::PassphraseSource;
+
+pub use error::CliError;
+
+/// The environment variable that holds the passphrase, if no file does.
+pub const PASSPHRASE_VARIABLE: &str = "CAUSEWAY_MEMBER_PASSPHRASE";
+
+/// A member of a Causeway federation: it signs what the chain has decided, and nothing else.
+#[derive(Debug, Parser)]
+#[command(name = "causeway-federation", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes a member's keys and settings, or gives keys that are there their network.
+    Keygen(keygen::KeygenArgs),
+    /// Runs the member.
+    Run(run::RunArgs),
+    /// Tells where the member stands, running or stopped.
+    Status(control::StatusArgs),
+    /// Makes the member sign nothing until it is resumed, also after a restart.
+    Pause(control::HomeArgs),
+    /// Lets a paused member sign again.
+    Resume(control::ResumeArgs),
+    /// Checks that a key file opens with the passphrase, and shows its public keys.
+    VerifyBackup(control::VerifyArgs),
+    /// Takes coins by the recovery path, when the federation is dead.
+    #[command(subcommand)]
+    Recover(recover::RecoverCommand),
+}
+
+/// Where the passphrase comes from.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PassphraseArgs {
+    /// A file of mode 0600 whose first line is the passphrase. Otherwise the environment variable
+    /// CAUSEWAY_MEMBER_PASSPHRASE, or the terminal.
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl PassphraseArgs {
+    /// The source; `settings` is what the settings name, if they are known.
+    pub(crate) fn source(&self, settings: Option<PathBuf>) -> PassphraseSource {
+        if let Some(file) = &self.passphrase_file {
+            return PassphraseSource::File(file.clone());
+        }
+        if std::env::var_os(PASSPHRASE_VARIABLE).is_some() {
+            return PassphraseSource::Variable(PASSPHRASE_VARIABLE.to_owned());
+        }
+        settings.map_or(PassphraseSource::Prompt, PassphraseSource::File)
+    }
+}
+
+/// Runs the command of this process, and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is there to be told that standard error is closed.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    match execute(cli.command, &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has read enough.
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let line = chain_of(&error).split_whitespace().collect::<Vec<_>>().join(" ");
+            let _ = writeln!(io::stderr(), "error: {line}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn execute(command: Command, out: &mut impl Write) -> Result<(), CliError> {
+    if !matches!(command, Command::Run(_)) {
+        start_log("warn");
+    }
+    match command {
+        Command::Keygen(args) => keygen::keygen(&args, out),
+        // It takes its level from the settings.
+        Command::Run(args) => run::run(&args),
+        Command::Status(args) => control::status(&args, out),
+        Command::Pause(args) => control::pause(&args, out),
+        Command::Resume(args) => control::resume(&args, out),
+        Command::VerifyBackup(args) => control::verify_backup(&args, out),
+        Command::Recover(command) => recover::recover(&command, out),
+    }
+}
+
+/// Sends the log to standard error; once, later calls change nothing.
+pub(crate) fn start_log(filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // An error says that the log has started already.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .try_init();
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,464 @@
+//! Where signing happens: keys, signing log and sessions, on a thread of their own, since all of it computes or waits
+//! for the disk. Whatever signs was approved here, from facts that the rest of the daemon gathered.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bitcoin::Txid;
+use bitcoin::secp256k1::XOnlyPublicKey;
+use causeway_chainspec::ChainId;
+use causeway_consensus::peg::batch::Batch;
+
+use super::records::{self, AlarmRecord, SignedRecord};
+use super::status::{Declined, TaskState, TaskStatus};
+use super::task::BatchTask;
+use crate::approve::{self, BitcoinFacts, BlockPoint, Decline, Federation, NodeFacts, NotReady, OwnFacts};
+use crate::home::Home;
+use crate::keystore::{SigningLog, SigningLogError};
+use crate::musig::{IdentityKey, MemberKey};
+use crate::session::{
+    Attempt, AttemptId, Body, MessageError, Path, Session, SessionAction, SessionEvent, SessionMessage, Signed,
+    SignedMessage, Signer, SigningTask, TaskId, Timing,
+};
+
+/// What a room is made of.
+pub(crate) struct RoomParts {
+    pub(crate) federation: Federation,
+    /// The member's place among the members.
+    pub(crate) own: u16,
+    /// Identity keys of the members, in their order.
+    pub(crate) identities: Vec<XOnlyPublicKey>,
+    pub(crate) identity: Arc<IdentityKey>,
+    pub(crate) member: MemberKey,
+    pub(crate) log: SigningLog,
+    pub(crate) timing: Timing,
+    pub(crate) home: Home,
+    pub(crate) acted_on: Option<BlockPoint>,
+    pub(crate) signed: Vec<Arc<SignedRecord>>,
+}
+
+/// Everything that was found out in one look at node and bitcoind.
+#[derive(Clone, Debug)]
+pub(crate) struct Survey {
+    pub(crate) node: NodeFacts,
+    /// The open batches; without facts where bitcoind did not answer, and why.
+    pub(crate) batches: Vec<(Batch, Result<BitcoinFacts, String>)>,
+}
+
+/// What the room is told.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// What was found out.
+    Survey(Box<Survey>),
+    /// Bytes from another member's process, of anyone's making.
+    Received { from: usize, bytes: Vec<u8> },
+    /// Give up every session: the facts are too old.
+    GiveUp,
+}
+
+/// What the room says.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// To be signed with the identity key and sent to all.
+    Say(SessionMessage),
+    /// To be sent to all.
+    Relay(Vec<u8>),
+    /// A peer passed on what nobody signed.
+    BadPeer { peer: usize, error: MessageError },
+    /// A transaction is signed, and on disk.
+    Signed(Arc<SignedRecord>),
+    /// Where everything stands, after every survey and every step of a session.
+    Standing { tasks: Vec<TaskStatus>, declined: Vec<Declined>, acted_on: Option<BlockPoint> },
+    /// The batches that are still open, of an answer that was accepted.
+    Open(BTreeSet<u32>),
+    /// It stopped.
+    Alarm(AlarmRecord),
+}
+
+struct Open {
+    session: Session<BatchTask>,
+    started: Duration,
+    wake: Option<Duration>,
+    /// Attempts whose nonces wait.
+    nonces: BTreeMap<AttemptId, Arc<Attempt>>,
+    took: Option<Duration>,
+}
+
+/// Keys, log and sessions of a member.
+pub(crate) struct Room {
+    federation: Federation,
+    chain: ChainId,
+    own: u16,
+    identities: Vec<XOnlyPublicKey>,
+    identity: Arc<IdentityKey>,
+    signer: Signer,
+    log: SigningLog,
+    timing: Timing,
+    home: Home,
+    acted_on: Option<BlockPoint>,
+    alarm: Option<AlarmRecord>,
+    signed: BTreeMap<Txid, Arc<SignedRecord>>,
+    open: BTreeMap<TaskId, Open>,
+    declined: Vec<Declined>,
+    /// Members whose malformed messages were logged.
+    malformed: BTreeSet<u16>,
+    reports: Vec<Report>,
+}
+
+impl Room {
+    pub(crate) fn new(parts: RoomParts) -> Self {
+        let RoomParts { federation, own, identities, identity, member, log, timing, home, acted_on, signed } = parts;
+        let alarm = records::load_alarm(&home);
+        Self {
+            chain: federation.chain,
+            federation,
+            own,
+            identities,
+            identity,
+            signer: Signer::new(member),
+            log,
+            timing,
+            home,
+            acted_on,
+            alarm,
+            signed: signed.into_iter().map(|record| (record.txid, record)).collect(),
+            open: BTreeMap::new(),
+            declined: Vec::new(),
+            malformed: BTreeSet::new(),
+            reports: Vec::new(),
+        }
+    }
+
+    /// Does what it is told, and returns what there is to say.
+    pub(crate) fn handle(&mut self, now: Duration, order: Order) -> Vec<Report> {
+        match order {
+            Order::Survey(survey) => self.survey(now, *survey),
+            Order::Received { from, bytes } => self.received(now, from, &bytes),
+            Order::GiveUp => self.give_up(|_| false),
+        }
+        std::mem::take(&mut self.reports)
+    }
+
+    /// Wakes the sessions whose time has come.
+    pub(crate) fn tick(&mut self, now: Duration) -> Vec<Report> {
+        let due = |open: &Open| open.wake.is_some_and(|wake| wake <= now);
+        let tasks: Vec<TaskId> = self.open.iter().filter(|(_, open)| due(open)).map(|(task, _)| *task).collect();
+        for task in tasks {
+            if let Some(open) = self.open.get_mut(&task) {
+                open.wake = None;
+            }
+            self.feed(now, task, SessionEvent::Tick);
+        }
+        std::mem::take(&mut self.reports)
+    }
+
+    /// When a session wants to be woken.
+    pub(crate) fn next_wake(&self) -> Option<Duration> {
+        self.open.values().filter_map(|open| open.wake).min()
+    }
+
+    fn survey(&mut self, now: Duration, survey: Survey) {
+        let Survey { node, batches } = survey;
+        let alarm = records::load_alarm(&self.home);
+        self.alarm = alarm;
+        let own = OwnFacts {
+            paused: self.home.is_paused(),
+            alarm: self.alarm.as_ref().map(|alarm| alarm.reason.clone()),
+            acted_on: self.acted_on,
+        };
+        let checked = approve::check_chain(self.chain, &own, &node);
+        if matches!(checked, Err(Decline::NotReady(NotReady::NotAsked { .. }))) {
+            // The room has acted while the node was asked: the next survey knows where.
+            return self.report_standing(now);
+        }
+        self.declined.clear();
+        if let Err(decline) = checked {
+            self.give_up(|_| false);
+            if let Decline::Breach(breach) = &decline {
+                self.raise(breach.to_string());
+            }
+            self.declined.push(declined(None, &decline));
+            return self.report_standing(now);
+        }
+        let mut wanted = BTreeSet::new();
+        for (batch, facts) in &batches {
+            let (number, txid) = (batch.number, batch.newest().txid);
+            let facts = match facts {
+                Ok(facts) => facts,
+                Err(reason) => {
+                    // What was approved stays so: bitcoind was asked when it began.
+                    let task = self.open.iter().find(|(_, open)| open.session.task().txid() == txid);
+                    wanted.extend(task.map(|(task, _)| *task));
+                    self.declined.push(waits(number, txid, reason.clone()));
+                    continue;
+                }
+            };
+            let log = &self.log;
+            match approve::approve(&self.federation, &own, &node, batch, facts, |outpoint| log.batch_of(outpoint)) {
+                Ok(approved) => {
+                    let task = BatchTask::new(approved);
+                    wanted.insert(task.task_id());
+                    if !self.open.contains_key(&task.task_id())
+                        && let Err(reason) = self.begin(now, task)
+                    {
+                        self.declined.push(Declined { refused: true, ..waits(number, txid, reason) });
+                    }
+                }
+                Err(decline) => self.declined.push(declined(Some((number, txid)), &decline)),
+            }
+        }
+        self.give_up(|task| wanted.contains(task));
+        let open: BTreeSet<u32> = batches.iter().map(|(batch, _)| batch.number).collect();
+        self.forget_closed(&open);
+        self.reports.push(Report::Open(open));
+        self.report_standing(now);
+    }
+
+    /// Opens the session of an approved transaction.
+    fn begin(&mut self, now: Duration, task: BatchTask) -> Result<(), String> {
+        if self.alarm.is_some() {
+            return Err("this member has stopped".to_owned());
+        }
+        let approved = task.approved();
+        let (batch, txid, at) = (approved.batch(), approved.txid(), approved.acted_on());
+        // Both before anything is said: after a restart the member must know.
+        if self.acted_on != Some(at) {
+            records::store_acted_on(&self.home, at).map_err(|error| chain_of(&error))?;
+            self.acted_on = Some(at);
+        }
+        self.log.claim(u64::from(batch), &approved.outpoints()).map_err(|error| chain_of(&error))?;
+        let used = self.log.highest_round(&task.task_id());
+        let known = self.signed.get(&txid).and_then(|record| record.signed());
+        let known = known.filter(|signed| task.assemble(signed).is_ok());
+        let (id, inputs, kind) = (task.task_id(), task.input_count(), approved.kind());
+        let session = Session::new(task, self.own, self.timing, used).map_err(|error| error.to_string())?;
+        tracing::info!(batch, %txid, ?kind, inputs, height = at.height, "signing begins");
+        let open = Open { session, started: now, wake: None, nonces: BTreeMap::new(), took: None };
+        self.open.insert(id, open);
+        let first = match known.and_then(|signed| self.known_result(id, &signed)) {
+            // Signed in an earlier life: the session answers those who do not know.
+            Some(result) => SessionEvent::Received(result),
+            None => SessionEvent::Started,
+        };
+        self.feed(now, id, first);
+        Ok(())
+    }
+
+    fn known_result(&self, task: TaskId, signed: &Signed) -> Option<SignedMessage> {
+        let crate::session::Signatures::One(signatures) = &signed.signatures else { return None };
+        let signers = match &signed.path {
+            Path::Subset(signers) => signers.clone(),
+            Path::Key | Path::MultiA => Vec::new(),
+        };
+        let body = Body::Result { signers, signatures: signatures.clone() };
+        Some(SignedMessage::sign(self.chain, self.own, &self.identity, SessionMessage { task, round: 0, body }))
+    }
+
+    fn received(&mut self, now: Duration, from: usize, bytes: &[u8]) {
+        match SignedMessage::decode(bytes, self.chain, &self.identities) {
+            Ok(message) => {
+                let task = message.message().task;
+                if self.open.contains_key(&task) {
+                    self.feed(now, task, SessionEvent::Received(message));
+                }
+            }
+            Err(MessageError::Malformed(member)) => {
+                if self.malformed.insert(member) {
+                    tracing::warn!(
+                        member,
+                        "a member signed what is no message: its software is broken or of another version"
+                    );
+                }
+            }
+            Err(error) => self.reports.push(Report::BadPeer { peer: from, error }),
+        }
+    }
+
+    /// Feeds an event to a session and does what it asks for, until it asks for nothing more.
+    fn feed(&mut self, now: Duration, task: TaskId, event: SessionEvent) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let Some(open) = self.open.get_mut(&task) else { return };
+            for action in open.session.handle(now, event) {
+                self.perform(now, task, action, &mut events);
+            }
+        }
+    }
+
+    fn perform(&mut self, now: Duration, task: TaskId, action: SessionAction, events: &mut VecDeque<SessionEvent>) {
+        let Some(open) = self.open.get_mut(&task) else { return };
+        match action {
+            SessionAction::Send(message) => self.reports.push(Report::Say(message)),
+            SessionAction::Relay(message) => self.reports.push(Report::Relay(message.encode())),
+            SessionAction::Persist(record) => match self.log.record(&record) {
+                Ok(()) => events.push_back(SessionEvent::Persisted { round: record.round }),
+                // The session waits in vain and goes on to the next round.
+                Err(error @ SigningLogError::RoundUsed { .. }) => tracing::warn!(%error, "a round is left out"),
+                Err(error) => self.raise(chain_of(&error)),
+            },
+            SessionAction::MakeNonces(attempt) => match self.signer.make_nonces(&attempt) {
+                Ok(nonces) => {
+                    open.nonces.insert(attempt.id(), Arc::clone(&attempt));
+                    events.push_back(SessionEvent::NoncesMade { round: attempt.round(), nonces });
+                }
+                Err(error) => tracing::error!(%error, "no nonces: this member is left out of the attempt"),
+            },
+            SessionAction::MakePartials { attempt, nonces } => {
+                open.nonces.remove(&attempt.id());
+                match self.signer.make_partials(&attempt, &nonces) {
+                    Ok(partials) => {
+                        events.push_back(SessionEvent::PartialsMade { round: attempt.round(), partials });
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "no partial signatures: this member is left out of the attempt")
+                    }
+                }
+            }
+            SessionAction::MakeSignatures(messages) => {
+                events.push_back(SessionEvent::SignaturesMade(self.signer.make_signatures(&messages)));
+            }
+            SessionAction::Burn(attempt) => {
+                open.nonces.remove(&attempt.id());
+                self.signer.burn(&attempt);
+            }
+            SessionAction::WakeAt(at) => open.wake = Some(at),
+            SessionAction::Blame { member, fault } => {
+                let approved = open.session.task().approved();
+                let (batch, txid) = (approved.batch(), approved.txid());
+                let excluded = fault.is_proven();
+                tracing::warn!(batch, %txid, member, %fault, excluded, "a member is at fault");
+                self.report_standing(now);
+            }
+            SessionAction::Alarm(alarm) => self.raise(alarm.to_string()),
+            SessionAction::Done(signed) => self.finish(now, task, &signed),
+        }
+    }
+
+    fn finish(&mut self, now: Duration, task: TaskId, signed: &Signed) {
+        let Some(open) = self.open.get_mut(&task) else { return };
+        let (took, round) = (now.saturating_sub(open.started), open.session.round());
+        open.took = Some(took);
+        let approved = open.session.task().approved();
+        let (batch, version, txid) = (approved.batch(), approved.version(), approved.txid());
+        if self.signed.contains_key(&txid) {
+            return self.report_standing(now);
+        }
+        let transaction = match open.session.task().assemble(signed) {
+            Ok(transaction) => transaction,
+            Err(error) => return self.raise(error.to_string()),
+        };
+        let faults: Vec<String> = signed.faults.iter().map(|(member, fault)| format!("{member}: {fault}")).collect();
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(batch, %txid, path = %show_path(&signed.path), round, took_ms, ?faults, "signed");
+        let record = Arc::new(SignedRecord { batch, version, txid, path: signed.path.clone(), transaction });
+        if let Err(error) = record.store(&self.home) {
+            // Others have it too, and it can be signed again.
+            tracing::error!(%error, "the signed transaction cannot be kept for a restart: check the disk");
+        }
+        self.signed.insert(txid, Arc::clone(&record));
+        self.reports.push(Report::Signed(record));
+        self.report_standing(now);
+    }
+
+    /// Stops for good.
+    fn raise(&mut self, reason: String) {
+        self.give_up(|_| false);
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let alarm = AlarmRecord { time, reason };
+        tracing::error!(reason = %alarm.reason, "ALARM: this member signs nothing any more");
+        if let Err(error) = records::store_alarm(&self.home, &alarm) {
+            tracing::error!(%error, "the alarm cannot be written: do not start this member again before it is looked at");
+        }
+        self.alarm.get_or_insert_with(|| alarm.clone());
+        self.reports.push(Report::Alarm(alarm));
+    }
+
+    /// Closes the sessions that are not to be kept, and burns their nonces.
+    fn give_up(&mut self, keep: impl Fn(&TaskId) -> bool) {
+        let gone: Vec<TaskId> = self.open.keys().filter(|task| !keep(task)).copied().collect();
+        for task in gone {
+            if let Some(open) = self.open.remove(&task) {
+                open.nonces.values().for_each(|attempt| self.signer.burn(attempt));
+                let approved = open.session.task().approved();
+                if open.session.signed().is_none() {
+                    tracing::info!(batch = approved.batch(), txid = %approved.txid(), "signing is given up");
+                }
+            }
+        }
+    }
+
+    fn forget_closed(&mut self, open: &BTreeSet<u32>) {
+        let closed = |record: &Arc<SignedRecord>| !open.contains(&record.batch);
+        let gone: Vec<Arc<SignedRecord>> = self.signed.values().filter(|record| closed(record)).cloned().collect();
+        for record in gone {
+            self.signed.remove(&record.txid);
+            if let Err(error) = record.remove(&self.home) {
+                tracing::warn!(%error, txid = %record.txid, "the file of a closed batch cannot be removed");
+            }
+        }
+    }
+
+    fn report_standing(&mut self, now: Duration) {
+        let tasks = self.open.values().map(|open| status_of(open, now)).collect();
+        let (declined, acted_on) = (self.declined.clone(), self.acted_on);
+        self.reports.push(Report::Standing { tasks, declined, acted_on });
+    }
+}
+
+fn waits(batch: u32, txid: Txid, reason: String) -> Declined {
+    Declined { batch: Some(batch), txid: Some(txid), reason, refused: false }
+}
+
+fn declined(what: Option<(u32, Txid)>, decline: &Decline) -> Declined {
+    let refused = !matches!(decline, Decline::NotReady(_));
+    let (batch, txid) = what.unzip();
+    Declined { batch, txid, reason: decline.to_string(), refused }
+}
+
+fn status_of(open: &Open, now: Duration) -> TaskStatus {
+    let session = &open.session;
+    let approved = session.task().approved();
+    let path = match (session.signed(), session.path()) {
+        (Some(signed), _) => Some(show_path(&signed.path)),
+        (None, Some(path)) => Some(show_path(&path)),
+        (None, None) => None,
+    };
+    let signed = session.signed().is_some();
+    let took = open.took.unwrap_or_else(|| now.saturating_sub(open.started));
+    TaskStatus {
+        batch: approved.batch(),
+        kind: format!("{:?}", approved.kind()).to_lowercase(),
+        version: approved.version(),
+        txid: approved.txid(),
+        inputs: session.task().input_count(),
+        state: if signed { TaskState::Signed } else { TaskState::Signing },
+        path,
+        round: session.round(),
+        last_round: session.last_round(),
+        missing: if signed { Vec::new() } else { session.missing() },
+        faults: session.faults().iter().map(|(member, fault)| (*member, fault.to_string())).collect(),
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// A path in words.
+pub(crate) fn show_path(path: &Path) -> String {
+    match path {
+        Path::Key => "key".to_owned(),
+        Path::Subset(members) => format!("subset {members:?}"),
+        Path::MultiA => "multi_a".to_owned(),
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str("; cause: ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,137 @@
+//! The passphrase of a key file, and where it comes from.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::KeystoreError;
+use super::files::{open_private, read_bounded};
+
+/// Most bytes of a passphrase.
+const BYTES_MAX: usize = 1_024;
+
+/// Least characters of a new passphrase.
+const CHARACTERS_MIN: usize = 12;
+
+/// Why there is no passphrase.
+#[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassphraseError {
+    /// It is empty.
+    #[error("the passphrase is empty: give one")]
+    Empty,
+    /// It is too long.
+    #[error("the passphrase has more than {BYTES_MAX} bytes: it is not the one")]
+    TooLong,
+    /// It is too short for a new key file.
+    #[error("a new passphrase needs at least {CHARACTERS_MIN} characters: several random words are good")]
+    TooShort,
+    /// Typed twice, not the same.
+    #[error("the two passphrases differ: nothing was changed, try again")]
+    Differ,
+    /// It is no text.
+    #[error("the passphrase is no UTF-8 text: it is not the one")]
+    NotText,
+    /// The variable is not set.
+    #[error("the environment variable {name} is not set: set it to the passphrase, or name a passphrase file")]
+    NoVariable { name: String },
+    /// The file cannot be used.
+    #[error("the passphrase file cannot be used")]
+    File(#[source] Box<KeystoreError>),
+    /// There is no terminal.
+    #[error("the passphrase cannot be asked for: run on a terminal, or name a passphrase file")]
+    Prompt(#[source] io::Error),
+}
+
+/// Where a passphrase comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PassphraseSource {
+    /// The first line of a file that nobody else can read.
+    File(PathBuf),
+    /// An environment variable. Other processes of the same user can read it: a file is better.
+    Variable(String),
+    /// The terminal, without showing it.
+    Prompt,
+}
+
+/// A passphrase. It is never shown, and its memory is wiped.
+pub struct Passphrase(Zeroizing<String>);
+
+impl Passphrase {
+    /// This passphrase.
+    ///
+    /// # Errors
+    /// It is empty or too long.
+    pub fn new(text: Zeroizing<String>) -> Result<Self, PassphraseError> {
+        match text.len() {
+            0 => Err(PassphraseError::Empty),
+            1..=BYTES_MAX => Ok(Self(text)),
+            _ => Err(PassphraseError::TooLong),
+        }
+    }
+
+    /// Gets it from its source.
+    ///
+    /// # Errors
+    /// [`PassphraseError`].
+    pub fn get(source: &PassphraseSource) -> Result<Self, PassphraseError> {
+        match source {
+            PassphraseSource::File(path) => Self::from_file(path),
+            PassphraseSource::Variable(name) => match std::env::var(name) {
+                Ok(text) => Self::new(Zeroizing::new(text)),
+                Err(std::env::VarError::NotPresent) => Err(PassphraseError::NoVariable { name: name.clone() }),
+                Err(std::env::VarError::NotUnicode(_)) => Err(PassphraseError::NotText),
+            },
+            PassphraseSource::Prompt => Self::prompt("Passphrase of the member's keys: "),
+        }
+    }
+
+    /// Gets one for a new key file, from the terminal twice.
+    ///
+    /// # Errors
+    /// [`PassphraseError`], also if it is too short.
+    pub fn get_new(source: &PassphraseSource) -> Result<Self, PassphraseError> {
+        let first = match source {
+            PassphraseSource::Prompt => Self::prompt("New passphrase for the member's keys: ")?,
+            other => Self::get(other)?,
+        };
+        if first.0.chars().count() < CHARACTERS_MIN {
+            return Err(PassphraseError::TooShort);
+        }
+        if *source == PassphraseSource::Prompt && *Self::prompt("The same again: ")?.0 != *first.0 {
+            return Err(PassphraseError::Differ);
+        }
+        Ok(first)
+    }
+
+    fn from_file(path: &Path) -> Result<Self, PassphraseError> {
+        let failed = |error| PassphraseError::File(Box::new(error));
+        let file = open_private(path, false).map_err(failed)?;
+        let bytes = read_bounded(&file, 4 * BYTES_MAX as u64)
+            .map_err(|source| failed(KeystoreError::Io { path: path.to_owned(), doing: "read", source }))?;
+        let bytes = Zeroizing::new(bytes.ok_or(PassphraseError::TooLong)?);
+        let text = std::str::from_utf8(&bytes).map_err(|_| PassphraseError::NotText)?;
+        Self::new(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
+    }
+
+    fn prompt(text: &str) -> Result<Self, PassphraseError> {
+        Self::new(Zeroizing::new(rpassword::prompt_password(text).map_err(PassphraseError::Prompt)?))
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Passphrase {
+    /// Shows nothing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase")
+    }
+}
+
+#[cfg(test)]
+mod tests;
