@@ -7,6 +7,7 @@ pub mod devnet;
 mod error;
 pub mod init;
 pub mod keys;
+pub mod parent;
 pub mod run;
 pub mod status;
 
@@ -32,8 +33,11 @@ enum Command {
     Init(init::InitArgs),
     /// Runs the node.
     Run(run::RunArgs),
-    /// Runs a network of four validators and a full node on this machine, with funds, for trying things out.
+    /// Runs a whole network on this machine for trying things out: Bitcoin on regtest, validators, federation, funds.
     Devnet(devnet::DevnetArgs),
+    /// Runs a program that ends with the process that started it.
+    #[command(hide = true)]
+    EndWithParent(parent::ParentArgs),
     /// Tells how far the node is, running or stopped.
     Status(status::StatusArgs),
     /// Checks everything on the disk of a stopped node.
@@ -84,6 +88,7 @@ fn execute(command: Command, out: &mut impl Write) -> Result<(), CliError> {
                 Command::Keys(command) => keys::keys(&command, out),
                 Command::Chainspec(command) => chainspec::chainspec(&command, out),
                 Command::Devnet(args) => devnet::devnet(&args, out),
+                Command::EndWithParent(args) => parent::end_with_parent(&args),
                 Command::Run(_) | Command::Check(_) => Ok(()),
             }
         }

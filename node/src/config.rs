@@ -14,6 +14,7 @@ use bitcoin::{Address, Network, ScriptBuf, WitnessVersion};
 use causeway_chainspec::SatPerKvb;
 use causeway_consensus::bft::LinearTimeouts;
 use causeway_consensus::state::StoreOptions;
+use causeway_federation::bitcoind::{BitcoindConfig, ENDPOINTS_MAX, Endpoint, EndpointConfig};
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,8 @@ pub struct Config {
     pub mempool: MempoolConfig,
     /// The chain on disk.
     pub store: StoreConfig,
+    /// The operator's own bitcoind; None for a node that does not ask Bitcoin.
+    pub bitcoin: Option<BitcoinConfig>,
     /// What the operator reads.
     pub log: LogConfig,
 }
@@ -145,6 +148,36 @@ pub struct StoreConfig {
     pub write_buffer_mb: usize,
 }
 
+/// The operator's own bitcoind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BitcoinConfig {
+    /// Where it listens for RPC; several in the order of preference.
+    #[serde(with = "endpoint_texts")]
+    pub endpoints: Vec<Endpoint>,
+    /// A file with `user:password` for all of them.
+    pub cookie: PathBuf,
+    /// How long a Bitcoin block must have been seen before this validator proposes its header.
+    pub header_delay_s: u64,
+    /// How often its best block is asked for.
+    pub poll_ms: u64,
+}
+
+/// Endpoints as the texts that they are written as.
+mod endpoint_texts {
+    use causeway_federation::bitcoind::Endpoint;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(endpoints: &[Endpoint], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(endpoints.iter().map(ToString::to_string))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoint>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.iter().map(|text| text.parse().map_err(|error| de::Error::custom(format!("{text:?}: {error}")))).collect()
+    }
+}
+
 /// What the operator reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -197,6 +230,37 @@ impl Default for StoreConfig {
     }
 }
 
+impl Default for BitcoinConfig {
+    fn default() -> Self {
+        Self {
+            endpoints: vec![Endpoint::default_of(Network::Bitcoin)],
+            // As the service files that come with Bitcoin Core have it.
+            cookie: "/var/lib/bitcoind/.cookie".into(),
+            header_delay_s: 30,
+            poll_ms: 1_000,
+        }
+    }
+}
+
+impl BitcoinConfig {
+    /// How long a Bitcoin block must have been seen before this validator proposes its header (PEG section 7).
+    pub fn header_delay(&self) -> Duration {
+        Duration::from_secs(self.header_delay_s)
+    }
+
+    /// How often the best block is asked for.
+    pub fn poll(&self) -> Duration {
+        Duration::from_millis(self.poll_ms)
+    }
+
+    /// The client's settings on the Bitcoin network that the chain's peg stands on.
+    pub fn client(&self, network: Network) -> BitcoindConfig {
+        let credentials =
+            |endpoint: &Endpoint| EndpointConfig { endpoint: endpoint.clone(), credentials_file: self.cookie.clone() };
+        BitcoindConfig::new(network, self.endpoints.iter().map(credentials).collect())
+    }
+}
+
 impl Default for LogConfig {
     fn default() -> Self {
         Self {
@@ -241,20 +305,23 @@ impl Config {
         Ok(())
     }
 
-    /// The settings as a file with every key and its documentation. It reads back as the same settings.
+    /// The settings as a file with every key and its documentation. It reads back as the same settings: a section that is
+    /// absent stands there commented out.
     pub fn to_toml(&self) -> String {
         let table = self.to_table();
         let mut text = HEAD.to_owned();
         for (section, meaning) in SECTIONS {
             // Writing to a string does not fail.
-            let _ = writeln!(text, "\n# {meaning}\n[{section}]");
+            let mark = if table.contains_key(*section) { "" } else { "#" };
+            let _ = writeln!(text, "\n# {meaning}\n{mark}[{section}]");
             for doc in KEYS.iter().filter(|doc| doc.section == *section) {
-                let Some(value) = table.get(*section).and_then(|table| table.get(doc.name)) else { continue };
+                let value = table.get(*section).and_then(|table| table.get(doc.name));
+                let value = value.map_or_else(|| default_of(doc), Value::to_string);
                 for line in doc.meaning {
                     let _ = writeln!(text, "# {line}");
                 }
                 let _ = writeln!(text, "# Allowed: {}. Default: {}.", doc.allows(), default_of(doc));
-                let _ = writeln!(text, "{} = {value}", doc.name);
+                let _ = writeln!(text, "{mark}{} = {value}", doc.name);
             }
         }
         text
@@ -315,7 +382,7 @@ impl Config {
 }
 
 fn default_of(doc: &KeyDoc) -> String {
-    let table = Config::default().to_table();
+    let table = Config { bitcoin: Some(BitcoinConfig::default()), ..Config::default() }.to_table();
     table.get(doc.section).and_then(|table| table.get(doc.name)).map(Value::to_string).unwrap_or_default()
 }
 
@@ -325,6 +392,9 @@ fn refused(doc: &KeyDoc, value: &Value) -> Option<String> {
     match (doc.allowed, value) {
         (Allowed::Number { min, max, .. }, Value::Integer(got)) if !(min..=max).contains(got) => shown(),
         (Allowed::LogFilter, Value::String(filter)) if !is_log_filter(filter) => shown(),
+        (Allowed::Endpoints, Value::Array(list)) if list.is_empty() || list.len() > ENDPOINTS_MAX => shown(),
+        // What a relative path means depends on where the node is started.
+        (Allowed::File, Value::String(path)) if !Path::new(path).is_absolute() => shown(),
         (Allowed::Addresses | Allowed::Peers, Value::Array(list)) => {
             let wrong = list.iter().filter_map(Value::as_str).find(|address| {
                 let address: Option<Multiaddr> = address.parse().ok();

@@ -2,16 +2,25 @@
 //!
 //! Its keys are in the source of this program: nothing on it is worth anything.
 
-pub mod payer;
+pub mod amount;
+pub mod bitcoind;
+pub mod client;
+mod error;
+pub mod key;
+pub mod members;
+pub mod miner;
+pub mod process;
+pub mod purse;
+pub mod signing;
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use bitcoin::{Address, CompressedPublicKey, PrivateKey, Txid};
 use causeway_chainspec::{ChainSpec, devnet};
 use causeway_consensus::bft;
 use causeway_consensus::bft::Key as _;
@@ -19,114 +28,31 @@ use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, ConfigError};
-use crate::home::{Home, HomeError};
-use crate::keys::{KeyFileError, ValidatorKey, new_node_key};
-use crate::shell::mark_file::{MarkFile, MarkFileError};
+use crate::config::Config;
+use crate::home::Home;
+use crate::keys::{ValidatorKey, new_node_key};
+use crate::shell::mark_file::MarkFile;
 
-/// How long a node may take to stop before it is killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+pub use bitcoind::DevBitcoin;
+pub use error::DevnetError;
+pub use key::Funds;
+pub use members::DevMember;
+pub use process::{Daemon, Process};
+
+use error::io_error;
+
+/// How often a row of free ports is looked for.
+const ROW_TRIES: usize = 100;
+
+/// Ports below those that systems give to outgoing connections (from 32768 on Linux): one of these is still free when its
+/// process starts, and after it was killed.
+const PORTS: RangeInclusive<u16> = 20_000..=32_000;
+
+/// How many of them are tried.
+const PORT_TRIES: usize = 100;
 
 /// The file that describes a devnet, in its directory.
 pub const FILE: &str = "devnet.json";
-
-/// What went wrong with a devnet.
-#[derive(Debug, thiserror::Error)]
-pub enum DevnetError {
-    /// A home could not be made or read.
-    #[error(transparent)]
-    Home(#[from] HomeError),
-    /// A key could not be made or read.
-    #[error(transparent)]
-    Key(#[from] KeyFileError),
-    /// A mark could not be made.
-    #[error(transparent)]
-    Mark(#[from] MarkFileError),
-    /// Settings could not be read.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A file of the devnet.
-    #[error("{} cannot be {doing}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What was tried.
-        doing: &'static str,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The directory holds something else.
-    #[error("{} is no devnet of this version: choose another directory, or remove it", path.display())]
-    NotADevnet {
-        /// The file that says so.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// No port is free.
-    #[error("no port is free on this machine")]
-    NoPort(#[source] io::Error),
-    /// A process could not be started.
-    #[error("{} could not be started", program.display())]
-    Start {
-        /// The program.
-        program: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A node ended.
-    #[error("{name} ended by itself: its last line is {last_line:?}; all of them are in {}", log.display())]
-    Ended {
-        /// Which node.
-        name: String,
-        /// What it said last.
-        last_line: String,
-        /// Its log.
-        log: PathBuf,
-    },
-    /// A node does not answer.
-    #[error("{name} does not answer at {url}: see its log")]
-    NoAnswer {
-        /// Which node.
-        name: String,
-        /// Its REST.
-        url: String,
-    },
-    /// The chain has no funds to pay from.
-    #[error("the chain allocates nothing to the devnet's key: use the built-in chain devnet")]
-    NoFunds,
-    /// A payment was refused.
-    #[error("{name} refuses a payment: {answer}")]
-    Refused {
-        /// Which node.
-        name: String,
-        /// What it says.
-        answer: String,
-    },
-    /// A payment is not final.
-    #[error("payment {txid} is not final after {seconds} s: see the logs of the nodes")]
-    NotFinal {
-        /// The payment.
-        txid: Txid,
-        /// How long it was waited for.
-        seconds: u64,
-    },
-    /// A node did not come up in time.
-    #[error("{name} does not answer at {url} after {seconds} s: see {}", log.display())]
-    Silent {
-        /// Which node.
-        name: String,
-        /// Its REST.
-        url: String,
-        /// How long it was waited for.
-        seconds: u64,
-        /// Its log.
-        log: PathBuf,
-    },
-}
 
 /// What a devnet looks like.
 #[derive(Clone, Debug)]
@@ -151,7 +77,13 @@ pub struct Devnet {
     pub chain_id: String,
     /// Every node.
     pub nodes: Vec<DevNode>,
-    /// The key that the allocation of block 1 pays.
+    /// The members of the federation; none without Bitcoin.
+    #[serde(default)]
+    pub members: Vec<DevMember>,
+    /// The Bitcoin that its peg stands on; None without a peg, as in tests.
+    #[serde(default)]
+    pub bitcoin: Option<DevBitcoin>,
+    /// The key that has coins: of the allocation of block 1, or out of deposits.
     pub funds: Funds,
 }
 
@@ -173,28 +105,44 @@ pub struct DevNode {
     pub log: PathBuf,
 }
 
-/// A key with coins.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Funds {
-    /// The secret key, in Bitcoin's wallet import format.
-    pub wif: String,
-    /// Its P2WPKH address.
-    pub address: String,
-}
-
 impl Devnet {
-    /// Makes the homes of a devnet in a new directory, on ports of loopback that are free.
+    /// Makes the homes of a devnet in a new directory, on ports of loopback that are free; without Bitcoin.
     ///
     /// # Errors
     /// [`DevnetError`].
     pub fn create(directory: &Path, shape: &Shape) -> Result<Self, DevnetError> {
         let directory = std::path::absolute(directory).map_err(|source| io_error(directory, "found", source))?;
-        fs::create_dir_all(&directory).map_err(|source| io_error(&directory, "made", source))?;
+        let devnet = Self::create_nodes(&directory, shape, &mut FreePorts::default())?;
+        devnet.save(&directory)?;
+        Ok(devnet)
+    }
+
+    /// The same with a Bitcoin Core and the members of the federation. `causeway` is this program; without it, nobody makes
+    /// the members' homes.
+    ///
+    /// # Errors
+    /// [`DevnetError`].
+    pub fn create_with_peg(directory: &Path, shape: &Shape, causeway: Option<&Path>) -> Result<Self, DevnetError> {
+        let directory = std::path::absolute(directory).map_err(|source| io_error(directory, "found", source))?;
+        let mut ports = FreePorts::default();
+        let bitcoin = DevBitcoin::create(&directory.join("bitcoind"), ports.take()?)?;
+        let mut shape = shape.clone();
+        shape.config.bitcoin = Some(bitcoin.node_config());
+        let mut devnet = Self::create_nodes(&directory, &shape, &mut ports)?;
+        devnet.members = members::plan(&directory, &shape.spec, &devnet.nodes);
+        if let Some(causeway) = causeway {
+            members::create(causeway, &devnet.members, &devnet.nodes, &bitcoin, &mut ports)?;
+        }
+        devnet.bitcoin = Some(bitcoin);
+        devnet.save(&directory)?;
+        Ok(devnet)
+    }
+
+    fn create_nodes(directory: &Path, shape: &Shape, ports: &mut FreePorts) -> Result<Self, DevnetError> {
+        fs::create_dir_all(directory).map_err(|source| io_error(directory, "made", source))?;
         let names = shape.validators.iter().map(|index| (format!("validator-{index}"), Some(*index)));
         let names = names.chain((0..shape.full_nodes).map(|index| (format!("full-{index}"), None)));
         let mut nodes = Vec::new();
-        let mut ports = FreePorts::default();
         for (name, validator) in names {
             let home = Home::at(directory.join(&name));
             let lock = home.create()?;
@@ -216,16 +164,23 @@ impl Devnet {
             let home = Home::at(&node.home);
             home.write_new(&home.config(), &config.to_toml())?;
         }
-        let devnet = Self {
+        Ok(Self {
             chain: shape.spec.name().to_owned(),
             chain_id: shape.spec.chain_id().to_string(),
             nodes,
-            funds: Funds::new(&shape.spec),
-        };
+            members: Vec::new(),
+            bitcoin: None,
+            funds: purse::key().funds(),
+        })
+    }
+
+    /// Writes the file, which holds the password of bitcoind's RPC. Last: a devnet without it is not complete.
+    fn save(&self, directory: &Path) -> Result<(), DevnetError> {
         let path = directory.join(FILE);
-        let json = serde_json::to_string_pretty(&devnet).expect("names and texts are JSON");
-        fs::write(&path, json + "\n").map_err(|source| io_error(&path, "written", source))?;
-        Ok(devnet)
+        let json = serde_json::to_string_pretty(self).expect("names and texts are JSON") + "\n";
+        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let written = file.and_then(|mut file| file.write_all(json.as_bytes()));
+        written.map_err(|source| io_error(&path, "written", source))
     }
 
     /// The devnet of a directory; `None` if there is none.
@@ -241,21 +196,24 @@ impl Devnet {
         };
         serde_json::from_str(&text).map(Some).map_err(|source| DevnetError::NotADevnet { path, source })
     }
+
+    /// The node that clients ask: a full node, if there is one.
+    pub fn client_node(&self) -> &DevNode {
+        self.nodes.last().expect("a devnet has validators")
+    }
+
+    /// Its Bitcoin.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn bitcoin(&self) -> Result<&DevBitcoin, DevnetError> {
+        self.bitcoin.as_ref().ok_or(DevnetError::NoBitcoin)
+    }
 }
 
 impl DevNode {
     fn rest_port(&self) -> u16 {
         self.rest.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0)
-    }
-}
-
-impl Funds {
-    fn new(spec: &ChainSpec) -> Self {
-        let key = PrivateKey::new(devnet::secret_key(devnet::FUNDS, 0), spec.identity());
-        let public = CompressedPublicKey::from_private_key(bitcoin::secp256k1::SECP256K1, &key);
-        let public = public.expect("a new private key is for compressed keys");
-        let address = Address::p2wpkh(&public, spec.identity());
-        Self { wif: key.to_wif(), address: address.to_string() }
     }
 }
 
@@ -268,125 +226,48 @@ fn make_validator(home: &Home, spec: &ChainSpec, index: u32) -> Result<String, D
     Ok(key.public_key().to_string())
 }
 
+/// A command that runs `program` in the place of this program (`causeway`), told to end when this process has ended, however
+/// that was. Arguments for `program` can be added.
+fn after_parent(causeway: &Path, program: &Path) -> Command {
+    let mut command = Command::new(causeway);
+    command.arg("end-with-parent").arg(std::process::id().to_string()).arg(program);
+    command
+}
+
 /// Ports of loopback that nobody uses. They are held until all are taken, so that none comes twice.
 #[derive(Default)]
 struct FreePorts(Vec<TcpListener>);
 
 impl FreePorts {
+    /// The first of `count` free ports in a row.
+    fn take_row(&mut self, count: u16) -> Result<u16, DevnetError> {
+        let mut last = DevnetError::NoPort(io::ErrorKind::AddrInUse.into());
+        for _ in 0..ROW_TRIES {
+            let first = self.take()?;
+            let others = (1..count).map(|offset| {
+                let port = first.checked_add(offset).ok_or(io::ErrorKind::AddrNotAvailable)?;
+                TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            });
+            match others.collect::<io::Result<Vec<_>>>() {
+                Ok(others) => {
+                    self.0.extend(others);
+                    return Ok(first);
+                }
+                Err(error) => last = DevnetError::NoPort(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// One of [`PORTS`] if some tries find one, else whichever the system has.
     fn take(&mut self) -> Result<u16, DevnetError> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(DevnetError::NoPort)?;
+        let listener = (0..PORT_TRIES)
+            .find_map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, rand::random_range(PORTS))).ok())
+            .map_or_else(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)), Ok)
+            .map_err(DevnetError::NoPort)?;
         let port = listener.local_addr().map_err(DevnetError::NoPort)?.port();
         self.0.push(listener);
         Ok(port)
-    }
-}
-
-/// A running node of a devnet. Killed when dropped.
-#[derive(Debug)]
-pub struct Process {
-    /// The node.
-    pub node: DevNode,
-    child: Child,
-}
-
-impl Process {
-    /// Starts a node with this program, which is `causeway` itself.
-    ///
-    /// # Errors
-    /// [`DevnetError::Start`], or its log cannot be opened.
-    pub fn start(program: &Path, node: &DevNode) -> Result<Self, DevnetError> {
-        Self::start_with(program, node, &[])
-    }
-
-    /// Starts a node with more arguments.
-    ///
-    /// # Errors
-    /// As [`Process::start`].
-    pub fn start_with(program: &Path, node: &DevNode, arguments: &[&str]) -> Result<Self, DevnetError> {
-        let log = File::options().create(true).append(true).open(&node.log);
-        let log = log.map_err(|source| io_error(&node.log, "opened", source))?;
-        let errors = log.try_clone().map_err(|source| io_error(&node.log, "opened", source))?;
-        let mut command = Command::new(program);
-        command.arg("run").arg("--home").arg(&node.home).arg("--end-with-parent").args(arguments);
-        command.stdin(Stdio::null()).stdout(log).stderr(errors);
-        let child = command.spawn().map_err(|source| DevnetError::Start { program: program.to_owned(), source })?;
-        Ok(Self { node: node.clone(), child })
-    }
-
-    /// The id of the process.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Fails if the node has ended.
-    ///
-    /// # Errors
-    /// [`DevnetError::Ended`].
-    pub fn check(&mut self) -> Result<(), DevnetError> {
-        match self.child.try_wait() {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) | Err(_) => Err(DevnetError::Ended {
-                name: self.node.name.clone(),
-                last_line: last_line(&self.node.log),
-                log: self.node.log.clone(),
-            }),
-        }
-    }
-
-    /// Waits until the node answers.
-    ///
-    /// # Errors
-    /// It ends or stays silent.
-    pub fn wait_ready(&mut self, timeout: Duration) -> Result<(), DevnetError> {
-        let (started, url) = (Instant::now(), format!("{}/v1/status", self.node.rest));
-        loop {
-            self.check()?;
-            if get(&url).is_some() {
-                return Ok(());
-            }
-            if started.elapsed() > timeout {
-                let (name, seconds, log) = (self.node.name.clone(), timeout.as_secs(), self.node.log.clone());
-                return Err(DevnetError::Silent { name, url, seconds, log });
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Asks the node to stop.
-    pub fn terminate(&self) {
-        if let Some(id) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            // It may have ended already.
-            let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
-        }
-    }
-
-    /// Waits until the node has stopped, and kills it if that takes too long. Returns whether it stopped well.
-    pub fn wait(mut self) -> bool {
-        let started = Instant::now();
-        while started.elapsed() < STOP_TIMEOUT {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return status.success();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        false
-    }
-
-    /// Kills the node at once (SIGKILL).
-    pub fn kill(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 
@@ -396,11 +277,5 @@ pub fn get(url: &str) -> Option<String> {
     (response.status_code == 200).then(|| response.as_str().ok().map(str::to_owned)).flatten()
 }
 
-fn last_line(path: &Path) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned()
-}
-
-fn io_error(path: &Path, doing: &'static str, source: io::Error) -> DevnetError {
-    DevnetError::Io { path: path.to_owned(), doing, source }
-}
+#[cfg(test)]
+mod tests;

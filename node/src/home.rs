@@ -156,6 +156,16 @@ impl Home {
         self.data().join("evidence")
     }
 
+    /// What the watcher of Bitcoin knows: a cache.
+    pub fn bitcoin(&self) -> PathBuf {
+        self.data().join("bitcoin.dat")
+    }
+
+    /// The deposit addresses that were handed out here.
+    pub fn deposits(&self) -> PathBuf {
+        self.data().join("deposits")
+    }
+
     /// The mempool as it was when the node stopped.
     pub fn mempool(&self) -> PathBuf {
         self.data().join("mempool.dat")

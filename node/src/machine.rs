@@ -25,11 +25,13 @@ mod action;
 mod agreement;
 pub mod blocks;
 mod bodies;
+pub mod claims;
 mod event;
 mod gossip;
 mod intake;
 pub mod jobs;
 mod peers;
+pub mod peg;
 mod report;
 mod sync;
 mod timers;
@@ -57,9 +59,11 @@ pub use report::{Offence, PeerStatus, Report, Status};
 use agreement::Committing;
 use blocks::Proposing;
 use bodies::Bodies;
+use claims::Claims;
 use gossip::Heard;
 use intake::Intake;
 use peers::{BAN, Peers, Penalty};
+use peg::Outside;
 use sync::Sync;
 use timers::{Alarm, Timers};
 
@@ -152,6 +156,8 @@ pub struct Node {
     bodies: Bodies,
     heard: Heard,
     mempool: Mempool,
+    claims: Claims,
+    outside: Outside,
     intake: Intake,
     sync: Sync,
     peers: Peers,
@@ -178,6 +184,8 @@ pub struct Load {
     pub messages: usize,
     /// Transactions between arrival and mempool.
     pub transactions: usize,
+    /// Deposits that wait to be credited.
+    pub claims: usize,
     /// Fetched blocks that wait for their turn.
     pub fetched_blocks: usize,
     /// Requests without an answer.
@@ -213,6 +221,8 @@ impl Node {
             bodies: Bodies::default(),
             heard: Heard::default(),
             mempool: Mempool::new(policy, params, TipFacts::of(&tip), scripts),
+            claims: Claims::default(),
+            outside: Outside::default(),
             intake: Intake::new(snapshot),
             sync: Sync::default(),
             peers: Peers::default(),
@@ -258,6 +268,7 @@ impl Node {
                 Topic::Consensus => self.gossiped_consensus(now, peer, id, &bytes),
                 Topic::Bodies => self.gossiped_body(now, peer, id, bytes),
                 Topic::Transactions => self.gossiped_transactions(now, peer, id, bytes),
+                Topic::Claims => self.gossiped_claim(now, peer, id, &bytes),
             },
             Event::Request { peer, id, request } => self.requested(peer, id, request),
             Event::Response { peer, id, result } => self.answered(now, peer, id, result),
@@ -265,6 +276,9 @@ impl Node {
             Event::Assembled { ticket, verdict } => self.assembled(now, ticket, verdict),
             Event::Checked { ticket, results } => self.checked(now, ticket, results),
             Event::Committed { height } => self.committed(now, height),
+            Event::Bitcoin { offer } => self.outside.offer = offer,
+            Event::BitcoinJudged { ticket, answer } => self.bitcoin_judged(now, ticket, answer),
+            Event::Claim { id, peg_in } => self.claimed(now, id, *peg_in),
             Event::Submit { id, transaction } => self.submitted(now, id, transaction),
         }
         Ok(())
@@ -287,6 +301,7 @@ impl Node {
             Alarm::Transactions => self.flush_transactions(now),
             Alarm::Rebroadcast => {
                 self.rebroadcast(now);
+                self.rebroadcast_claims(now);
                 self.timers.set(Alarm::Rebroadcast, now.uptime + REBROADCAST);
             }
         }
@@ -425,6 +440,7 @@ impl Node {
             body_bytes: self.bodies.memory(),
             messages: self.heard.len(),
             transactions: self.intake.len(),
+            claims: self.claims.len(),
             fetched_blocks: self.sync.len(),
             requests: self.asked.len(),
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! server    limits, CORS, the body of a POST          never decides what is right
 //! routes    method and path -> a call                 the list of all endpoints
-//! blocks, transactions, pool, v1 -> Answer or Refusal the endpoints
+//! blocks, transactions, pool, v1, peg -> Answer or Refusal the endpoints
 //! reader    one request's view of the final chain     the only blocking reads
 //! live      what the running node says                the only questions to it
 //! ```
@@ -21,6 +21,7 @@ mod answer;
 mod blocks;
 mod json;
 mod live;
+pub mod peg;
 mod pool;
 mod reader;
 mod routes;
@@ -74,6 +75,8 @@ pub struct Parts<L> {
     pub store: Arc<Store>,
     /// The running node.
     pub live: L,
+    /// The node's Bitcoin node, if it has one.
+    pub bitcoin: peg::Source,
     /// How a peer is connected, if it is. It must be quick.
     pub connection: ConnectionOf,
     /// The evidence that this node keeps against validators. It may read a disk.
@@ -216,6 +219,7 @@ struct App<L> {
     /// The validators of every height: the set of a chain does not change.
     validators: ValidatorSet,
     live: L,
+    bitcoin: peg::Source,
     connection: ConnectionOf,
     evidence: EvidenceList,
     requests: Semaphore,
@@ -226,12 +230,13 @@ struct App<L> {
 
 impl<L> App<L> {
     fn new(times: Times, parts: Parts<L>) -> Result<Self, RestError> {
-        let Parts { spec, store, live, connection, evidence } = parts;
+        let Parts { spec, store, live, bitcoin, connection, evidence } = parts;
         Ok(Self {
             times,
             validators: ValidatorSet::new(spec.validators()).map_err(RestError::Validators)?,
             chain: Arc::new(Chain::new(spec, store)),
             live,
+            bitcoin,
             connection,
             evidence,
             requests: Semaphore::new(MAX_REQUESTS),

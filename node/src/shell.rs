@@ -2,6 +2,7 @@
 //! performs its actions. It decides nothing.
 
 pub mod body_file;
+pub mod desk;
 pub mod evidence;
 pub mod files;
 pub mod handle;

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | consensus | nonce (8), [`bft::Message`] | [`CONSENSUS_BYTES_MAX`] |
 //! | bodies | height (4), block | [`BODY_BYTES_MAX`] |
+//! | claims | nonce (8), [`PegIn`](causeway_consensus::peg::evidence::PegIn) | [`CLAIM_BYTES_MAX`] |
 //! | transactions | nonce (8), of each: length (4), transaction with witnesses | [`TRANSACTIONS_BYTES_MAX`], [`TRANSACTIONS_MAX`] of them |
 //!
 //! A gossip layer drops what it has carried before: the nonce tells a message that is sent again from its first sending.
@@ -23,6 +24,7 @@ use bitcoin::hashes::Hash;
 use bytes::Bytes;
 use causeway_chainspec::Height;
 use causeway_consensus::bft;
+use causeway_consensus::peg::evidence::PegIn;
 
 /// The version of everything here. Nodes of other versions are refused when they connect.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -38,6 +40,9 @@ pub const BODY_BYTES_MAX: usize = 4 + BLOCK_BYTES_MAX;
 
 /// Most bytes of a message on the topic of transactions: one of the standard weight limit, all of it witness.
 pub const TRANSACTIONS_BYTES_MAX: usize = 8 + 4 + 400_000;
+
+/// Most bytes of a message on the topic of claims: a deposit whose proof fits into a peg transaction.
+pub const CLAIM_BYTES_MAX: usize = 8 + causeway_consensus::peg::evidence::SINGLE_PROOF_BYTES_MAX;
 
 /// Most transactions of such a message.
 pub const TRANSACTIONS_MAX: usize = 256;
@@ -67,11 +72,13 @@ pub enum Topic {
     Bodies,
     /// Transactions for the mempool.
     Transactions,
+    /// Deposits to be credited.
+    Claims,
 }
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Self; 3] = [Self::Consensus, Self::Bodies, Self::Transactions];
+    pub const ALL: [Self; 4] = [Self::Consensus, Self::Bodies, Self::Transactions, Self::Claims];
 
     /// The topic's name.
     pub fn name(self) -> &'static str {
@@ -79,6 +86,7 @@ impl Topic {
             Self::Consensus => "consensus",
             Self::Bodies => "bodies",
             Self::Transactions => "transactions",
+            Self::Claims => "claims",
         }
     }
 
@@ -88,6 +96,7 @@ impl Topic {
             Self::Consensus => CONSENSUS_BYTES_MAX,
             Self::Bodies => BODY_BYTES_MAX,
             Self::Transactions => TRANSACTIONS_BYTES_MAX,
+            Self::Claims => CLAIM_BYTES_MAX,
         }
     }
 }
@@ -277,6 +286,18 @@ pub fn encode_consensus(message: &bft::Message, nonce: u64) -> Bytes {
 /// It is shorter than its nonce.
 pub fn decode_consensus(bytes: &[u8]) -> Result<&[u8], WireError> {
     bytes.split_at_checked(8).map(|(_, message)| message).ok_or(WireError::CutOff)
+}
+
+/// Returns a message for the topic of claims.
+pub fn encode_claim(peg_in: &PegIn, nonce: u64) -> Bytes {
+    let mut bytes = nonce.to_le_bytes().to_vec();
+    peg_in.encode(&mut bytes);
+    bytes.into()
+}
+
+/// Returns the deposit of a message of the topic of claims; `None` for anything else.
+pub fn decode_claim(bytes: &[u8]) -> Option<PegIn> {
+    PegIn::decode(bytes.get(8..)?)
 }
 
 /// Returns a message for the topic of block bodies.

@@ -116,7 +116,7 @@ pub fn check(args: &CheckArgs, out: &mut impl Write) -> Result<(), CliError> {
 }
 
 fn damaged(store: &Store, source: Damage) -> CliError {
-    CliError::Damaged { path: store.path().to_owned(), source }
+    CliError::Damaged { path: store.path().to_owned(), source: Box::new(source) }
 }
 
 /// Checks every block up to the tip, its place in the chain, and what makes it final.

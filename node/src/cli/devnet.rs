@@ -1,4 +1,8 @@
-//! `causeway devnet`: a network of real processes on this machine.
+//! `causeway devnet`: a network of real processes on this machine, with a Bitcoin of its own.
+
+mod once;
+mod story;
+mod tools;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,28 +10,36 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use causeway_chainspec::ChainSpec;
-use clap::Args;
-use serde::Serialize;
+use clap::{Args, Subcommand};
 
 use super::CliError;
 use crate::config::Config;
-use crate::devnet::payer::Payer;
-use crate::devnet::{DevNode, Devnet, DevnetError, FILE, Process, Shape, get};
-use crate::home::Home;
+use crate::devnet::bitcoind::find_program;
+use crate::devnet::miner::Miner;
+use crate::devnet::purse::Purse;
+use crate::devnet::{Daemon, DevNode, Devnet, DevnetError, FILE, Process, Shape};
+use story::Story;
+use tools::{DepositArgs, FundArgs, MineArgs};
 
-/// How long the nodes may take until they answer.
+pub use once::Figures;
+
+/// How long the processes may take until they answer.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How often the nodes are looked after.
+/// How often the processes are looked after.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 
-/// Payments and blocks of `--once`.
-const ONCE_PAYMENTS: usize = 10;
+/// How often the file of the funds is brought up to date, so that a payment needs to read few blocks.
+const FUNDS_EVERY: Duration = Duration::from_secs(60);
 
 /// What `causeway devnet` is told.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct DevnetArgs {
-    /// Where the homes are. Made if it is not there; otherwise its network goes on. With --once a temporary one by default.
+    /// What to do with a devnet that runs.
+    #[command(subcommand)]
+    pub command: Option<DevnetCommand>,
+    /// Where everything is. Made if it is not there; otherwise its network goes on. With --once a temporary one by default.
     #[arg(long, value_name = "DIR", required_unless_present = "once")]
     pub dir: Option<PathBuf>,
     /// Full nodes beside the four validators, in a new directory.
@@ -36,7 +48,13 @@ pub struct DevnetArgs {
     /// Milliseconds between blocks, in a new directory; by default those of the built-in chain.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(200..=600_000))]
     pub block_interval_ms: Option<u32>,
-    /// Makes some payments, prints how long they took to be final, and stops.
+    /// The bitcoind to run, Bitcoin Core 30 or newer. By default that of CAUSEWAY_BITCOIND, or the one on PATH.
+    #[arg(long, value_name = "FILE")]
+    pub bitcoind: Option<PathBuf>,
+    /// Seconds between two blocks of Bitcoin; with 0 only "causeway devnet mine" mines.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=3_600))]
+    pub mine_every: u32,
+    /// Goes the whole way once, from a deposit on Bitcoin to a payout there, prints every step with its time, and stops.
     #[arg(long)]
     pub once: bool,
     /// With --once: also writes the figures to this file.
@@ -44,30 +62,29 @@ pub struct DevnetArgs {
     pub json: Option<PathBuf>,
 }
 
-/// What `--once` has measured.
-#[derive(Clone, Debug, Serialize)]
-pub struct Figures {
-    /// Nodes that ran.
-    pub nodes: usize,
-    /// Milliseconds between blocks that the chain aims at.
-    pub block_interval_ms: u32,
-    /// From the start of the processes until all of them answered, in milliseconds.
-    pub start_ms: u64,
-    /// Payments that were made, one after the other.
-    pub payments: usize,
-    /// From handing in a payment until it was final at the full node, in milliseconds.
-    pub final_ms_median: u64,
-    /// The longest.
-    pub final_ms_max: u64,
-    /// Height in the end.
-    pub height: u32,
+/// What to do with a devnet that runs.
+#[derive(Debug, Subcommand)]
+pub enum DevnetCommand {
+    /// Pays a Causeway address from the devnet's coins, and prints the txid once the payment is final.
+    Fund(FundArgs),
+    /// Mines blocks of Bitcoin, and prints the height of the last.
+    Mine(MineArgs),
+    /// Pays a Bitcoin address, such as a deposit address, and prints the output: txid and number. The next block of
+    /// Bitcoin confirms it.
+    Deposit(DepositArgs),
 }
 
-/// Runs a devnet until it is told to stop, or once.
+/// Runs a devnet until it is told to stop, or once, or does something with one that runs.
 ///
 /// # Errors
-/// It cannot be made or started, or a node ended.
+/// It cannot be made or started, a process ended, or what was asked for did not happen.
 pub fn devnet(args: &DevnetArgs, out: &mut impl Write) -> Result<(), CliError> {
+    match &args.command {
+        Some(DevnetCommand::Fund(args)) => return tools::fund(args, out),
+        Some(DevnetCommand::Mine(args)) => return tools::mine(args, out),
+        Some(DevnetCommand::Deposit(args)) => return tools::deposit(args, out),
+        None => {}
+    }
     let temporary = std::env::temp_dir().join(format!("causeway-devnet-{}", std::process::id()));
     let directory = args.dir.as_deref().unwrap_or(&temporary);
     let result = run(args, directory, out);
@@ -79,37 +96,27 @@ pub fn devnet(args: &DevnetArgs, out: &mut impl Write) -> Result<(), CliError> {
 }
 
 fn run(args: &DevnetArgs, directory: &Path, out: &mut impl Write) -> Result<(), CliError> {
+    let bitcoind = find_program(args.bitcoind.as_deref())?;
     let stop = stop_signals();
     let devnet = match Devnet::load(directory)? {
         Some(devnet) => {
             writeln!(out, "going on with the network in {}", directory.display())?;
             devnet
         }
-        None => Devnet::create(directory, &shape(args)?)?,
+        None => Devnet::create_with_peg(directory, &shape(args)?, Some(&std::env::current_exe()?))?,
     };
-    let program = std::env::current_exe()?;
-    let started = Instant::now();
-    let mut processes = Vec::new();
-    for node in &devnet.nodes {
-        processes.push(Process::start(&program, node)?);
-    }
-    for process in &mut processes {
-        process.wait_ready(START_TIMEOUT)?;
-    }
-    let start_ms = millis(started.elapsed());
+    let mut story = Story::new(out);
+    let mut running = Running::start(&devnet, &bitcoind, &mut story)?;
     let result = match args.once {
-        true => once(args, &devnet, start_ms, out),
-        false => {
-            table(&devnet, directory, out)?;
-            watch(&mut processes, &stop, out)
-        }
+        true => once::once(args, &devnet, directory, &running.miner, &mut story),
+        false => stay(args, &devnet, directory, &mut running, &stop, &mut story),
     };
-    processes.iter().for_each(Process::terminate);
-    // Every one is waited for, whatever the others did.
-    let killed = processes.into_iter().map(Process::wait).filter(|well| !well).count();
+    // A process that has ended explains more than what did not happen because of it.
+    let result = result.or_else(|error| running.check().map_err(CliError::from).and(Err(error)));
+    let killed = running.stop();
     result?;
     if killed > 0 {
-        writeln!(out, "{killed} nodes did not stop by themselves and were killed; nothing final is lost")?;
+        writeln!(out, "{killed} processes did not stop by themselves and were killed; nothing final is lost")?;
     }
     if !args.once {
         writeln!(out, "stopped; to go on: causeway devnet --dir {}", directory.display())?;
@@ -119,6 +126,8 @@ fn run(args: &DevnetArgs, directory: &Path, out: &mut impl Write) -> Result<(), 
 
 fn shape(args: &DevnetArgs) -> Result<Shape, CliError> {
     let mut parts = ChainSpec::built_in("devnet").expect("it is built in").to_parts();
+    // Its coins come through the peg.
+    parts.allocations.clear();
     if let Some(interval) = args.block_interval_ms {
         parts.params.block_interval_ms = interval;
     }
@@ -134,72 +143,137 @@ fn shape(args: &DevnetArgs) -> Result<Shape, CliError> {
     Ok(Shape { spec, validators, full_nodes: args.full_nodes, config })
 }
 
-/// Prints where everything is.
-fn table(devnet: &Devnet, directory: &Path, out: &mut impl Write) -> Result<(), CliError> {
-    writeln!(out, "chain {} ({})\n", devnet.chain, devnet.chain_id)?;
-    writeln!(out, "{:<14} {:<26} peer-to-peer", "node", "REST")?;
-    for DevNode { name, rest, p2p, .. } in &devnet.nodes {
-        writeln!(out, "{name:<14} {rest:<26} {p2p}")?;
-    }
-    let (url, funds) = (&devnet.nodes.last().unwrap_or(&devnet.nodes[0]).rest, &devnet.funds);
-    writeln!(out, "\nfunds   {} (key {})", funds.address, funds.wif)?;
-    writeln!(out, "files   {}; logs beside the homes, as node.log", directory.join(FILE).display())?;
-    writeln!(out, "try     curl {url}/v1/status")?;
-    writeln!(out, "\nThe keys of this network are public: nothing on it is worth anything. Ctrl-C stops it.")?;
-    out.flush()?;
-    Ok(())
+/// The processes of a devnet. They are stopped when this is dropped.
+struct Running {
+    miner: Miner,
+    members: Vec<Daemon>,
+    nodes: Vec<Process>,
+    bitcoind: Option<Daemon>,
 }
 
-/// Looks after the nodes until a signal comes.
-fn watch(processes: &mut [Process], stop: &Receiver<()>, out: &mut impl Write) -> Result<(), CliError> {
+impl Running {
+    /// Starts everything, and waits until it answers.
+    fn start(devnet: &Devnet, bitcoind: &Path, story: &mut Story<impl Write>) -> Result<Self, CliError> {
+        let causeway = std::env::current_exe()?;
+        let bitcoin = devnet.bitcoin()?;
+        let miner = Miner::new(bitcoin)?;
+        let mut running = Self { miner, members: Vec::new(), nodes: Vec::new(), bitcoind: None };
+        let mut daemon = bitcoin.start(&causeway, bitcoind)?;
+        let ready = running.miner.wait_ready(&mut daemon, START_TIMEOUT);
+        running.bitcoind = Some(daemon);
+        ready?;
+        let height = running.miner.prepare()?;
+        let agent = running.miner.user_agent()?;
+        story.tell("bitcoind", format!("bitcoind {agent} on regtest, at block {height}"))?;
+        for node in &devnet.nodes {
+            running.nodes.push(Process::start(&causeway, node)?);
+        }
+        for process in &mut running.nodes {
+            process.wait_ready(START_TIMEOUT)?;
+        }
+        let validators = devnet.nodes.iter().filter(|node| node.validator.is_some()).count();
+        let others = devnet.nodes.len() - validators;
+        story.tell("nodes", format!("{validators} validators and {others} other nodes answer"))?;
+        for member in &devnet.members {
+            running.members.push(member.start(&causeway)?);
+        }
+        for (member, daemon) in devnet.members.iter().zip(&mut running.members) {
+            member.wait_ready(daemon, START_TIMEOUT)?;
+        }
+        story.tell("members", format!("{} members of the federation answer", devnet.members.len()))?;
+        Ok(running)
+    }
+
+    /// Fails if one has ended.
+    fn check(&mut self) -> Result<(), DevnetError> {
+        self.bitcoind.iter_mut().chain(&mut self.members).try_for_each(Daemon::check)?;
+        self.nodes.iter_mut().try_for_each(Process::check)
+    }
+
+    /// Stops all, bitcoind last, and returns how many had to be killed.
+    fn stop(&mut self) -> usize {
+        let others: Vec<Daemon> =
+            self.members.drain(..).chain(self.nodes.drain(..).map(Process::into_daemon)).collect();
+        let bitcoind: Vec<Daemon> = self.bitcoind.take().into_iter().collect();
+        let mut killed = 0;
+        for daemons in [others, bitcoind] {
+            daemons.iter().for_each(Daemon::terminate);
+            // Every one is waited for, whatever the others did.
+            killed += daemons.into_iter().map(Daemon::wait).filter(|well| !well).count();
+        }
+        killed
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Gives a new network its first coins, prints where everything is, and looks after it until a signal comes.
+fn stay(
+    args: &DevnetArgs,
+    devnet: &Devnet,
+    directory: &Path,
+    running: &mut Running,
+    stop: &Receiver<()>,
+    story: &mut Story<impl Write>,
+) -> Result<(), CliError> {
+    once::endow(devnet, directory, &running.miner, story)?;
+    table(devnet, directory, story.out())?;
+    let (mut mined, mut counted) = (Instant::now(), Instant::now());
+    let mine_every = Duration::from_secs(args.mine_every.into());
+    let mut trouble = None;
     loop {
-        for process in &mut *processes {
-            process.check()?;
+        running.check()?;
+        if !mine_every.is_zero() && mined.elapsed() >= mine_every {
+            mined = Instant::now();
+            // It says so once, and goes on: bitcoind may be busy.
+            let error = running.miner.mine(1).err().map(|error| super::error::one_line(&error));
+            if error.is_some() && error != trouble {
+                writeln!(story.out(), "no block was mined: {}", error.as_deref().unwrap_or_default())?;
+            }
+            trouble = error;
+        }
+        if counted.elapsed() >= FUNDS_EVERY {
+            counted = Instant::now();
+            // Whoever pays from the funds next reads what is missing.
+            let _ = Purse::open(directory, devnet);
         }
         match stop.recv_timeout(CHECK_EVERY) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => {
-                writeln!(out, "stopping")?;
-                out.flush()?;
+                writeln!(story.out(), "stopping")?;
+                story.out().flush()?;
                 return Ok(());
             }
         }
     }
 }
 
-/// Makes payments and prints how long they took.
-fn once(args: &DevnetArgs, devnet: &Devnet, start_ms: u64, out: &mut impl Write) -> Result<(), CliError> {
-    let node = devnet.nodes.last().expect("a devnet has validators");
-    let spec = Home::at(&node.home).load_chainspec()?;
-    let mut payer = Payer::find(&spec, node)?;
-    let mut times = Vec::new();
-    for _ in 0..ONCE_PAYMENTS {
-        times.push(millis(payer.pay(node)?));
+/// Prints where everything is.
+fn table(devnet: &Devnet, directory: &Path, out: &mut impl Write) -> Result<(), CliError> {
+    let bitcoin = devnet.bitcoin()?;
+    writeln!(out, "\nchain {} ({})\n", devnet.chain, devnet.chain_id)?;
+    writeln!(out, "{:<14} {:<26} peer-to-peer", "node", "REST")?;
+    for DevNode { name, rest, p2p, .. } in &devnet.nodes {
+        writeln!(out, "{name:<14} {rest:<26} {p2p}")?;
     }
-    times.sort_unstable();
-    let height = get(&format!("{}/blocks/tip/height", node.rest)).and_then(|text| text.parse().ok());
-    let figures = Figures {
-        nodes: devnet.nodes.len(),
-        block_interval_ms: spec.params().block_interval_ms,
-        start_ms,
-        payments: times.len(),
-        final_ms_median: times[times.len() / 2],
-        final_ms_max: times[times.len() - 1],
-        height: height.unwrap_or(0),
-    };
-    let Figures { nodes, block_interval_ms, payments, final_ms_median, final_ms_max, height, .. } = figures;
-    writeln!(out, "{nodes} nodes answered after {start_ms} ms; a block every {block_interval_ms} ms; height {height}")?;
-    writeln!(out, "{payments} payments final after {final_ms_median} ms (median), {final_ms_max} ms (longest)")?;
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&figures).expect("numbers are JSON") + "\n";
-        let io = |source| DevnetError::Io { path: path.clone(), doing: "written", source };
-        std::fs::write(path, json).map_err(io)?;
+    writeln!(out, "\n{:<14} {:<26} bitcoin-cli -datadir={}", "bitcoind", bitcoin.rpc, bitcoin.directory.display())?;
+    let (url, funds, dir) = (&devnet.client_node().rest, &devnet.funds, directory.display());
+    let causeway = std::env::current_exe()?.display().to_string();
+    writeln!(out, "\nfunds   {} (key {})", funds.address, funds.wif)?;
+    writeln!(out, "files   {}; logs beside the homes", directory.join(FILE).display())?;
+    writeln!(out, "try     curl {url}/v1/reserves")?;
+    for what in
+        ["fund --dir DIR <Causeway address> <BTC>", "deposit --dir DIR <Bitcoin address> <BTC>", "mine --dir DIR <n>"]
+    {
+        writeln!(out, "        {causeway} devnet {}", what.replace("DIR", &dir.to_string()))?;
     }
+    writeln!(out, "\nThe keys of this network are public: nothing on it is worth anything. Ctrl-C stops it.")?;
+    out.flush()?;
     Ok(())
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A channel that tells of SIGINT and SIGTERM.

@@ -58,7 +58,7 @@ pub enum CliError {
     Damaged {
         path: PathBuf,
         #[source]
-        source: Damage,
+        source: Box<Damage>,
     },
     /// No chainspec of this name.
     #[error("--chain {given} is neither a file nor a built-in network: give the path of a chainspec file, or one of: {}", built_in.join(", "))]

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::CliError;
 use super::keys::validator_key;
+use super::parent::ask_to_end_with_parent;
 use crate::config::Config;
 use crate::home::{Home, HomeLock};
 use crate::keys::{ValidatorKey, load_node_key};
@@ -123,7 +124,7 @@ pub fn run(args: &RunArgs) -> Result<(), CliError> {
     start_log(&home);
     let prepared = prepare(&home, run_as)?;
     if args.end_with_parent {
-        end_with_parent();
+        ask_to_end_with_parent();
     }
     Ok(serve(prepared, stop_signal())?)
 }
@@ -138,14 +139,6 @@ pub(super) async fn stop_signal() {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-    }
-}
-
-/// Has the system ask this process to stop when the one that started it is gone, however that ended.
-fn end_with_parent() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)) {
-        tracing::warn!(%error, "the node will not notice the end of the process that started it");
     }
 }
 

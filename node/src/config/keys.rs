@@ -1,5 +1,7 @@
 //! What every key of the settings means, what it may be, and what changing it risks.
 
+use causeway_federation::bitcoind::ENDPOINTS_MAX;
+
 /// A key of the settings.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyDoc {
@@ -33,6 +35,10 @@ pub enum Allowed {
     Peers,
     /// An IP address and a port.
     Socket,
+    /// Where bitcoinds listen for RPC.
+    Endpoints,
+    /// A file.
+    File,
     /// An address of the chain. Checked against the chainspec.
     Address,
     /// What to log.
@@ -56,6 +62,10 @@ impl KeyDoc {
                 "a list of multiaddresses with a peer id such as \"/ip4/192.0.2.1/tcp/29333/p2p/12D3..\"".to_owned()
             }
             Allowed::Socket => "an IP address and a port such as \"127.0.0.1:29380\"".to_owned(),
+            Allowed::Endpoints => {
+                format!("a list of 1 to {ENDPOINTS_MAX} of IP:port or host:port such as \"127.0.0.1:8332\"")
+            }
+            Allowed::File => "the absolute path of a file".to_owned(),
             Allowed::Address => "an address of the chain, or \"\"".to_owned(),
             Allowed::LogFilter => {
                 "error, warn, info, debug, trace, or such levels by module as in \"info,causeway_node=debug\""
@@ -72,6 +82,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("consensus", "Agreement on blocks. A full node follows by the same timeouts and gets no fees."),
     ("mempool", "The transactions that wait for a block. Policy of this node alone: blocks may hold others."),
     ("store", "The chain on disk. The sizes are memory; too little is slow, too much and the system stops the node."),
+    (
+        "bitcoin",
+        "This operator's own bitcoind (Bitcoin Core 30 or newer). Absent: a node without Bitcoin, as a full node may be.",
+    ),
     ("log", "What the node tells on standard error."),
 ];
 
@@ -222,6 +236,39 @@ pub const KEYS: &[KeyDoc] = &[
         name: "write_buffer_mb",
         allowed: Allowed::Number { min: 1, max: 4_096, unit: MIB },
         meaning: &["Memory that the database gathers writes in, for each of its six column families."],
+    },
+    KeyDoc {
+        section: "bitcoin",
+        name: "endpoints",
+        allowed: Allowed::Endpoints,
+        meaning: &[
+            "Where bitcoind listens for RPC. The first is asked until it fails, then the next. What they say decides what",
+            "this validator votes for: name only your own. It is plain HTTP: put a tunnel around it between machines.",
+        ],
+    },
+    KeyDoc {
+        section: "bitcoin",
+        name: "cookie",
+        allowed: Allowed::File,
+        meaning: &[
+            "A file with user:password on its first line: bitcoind's own .cookie, or one that you wrote for its rpcauth",
+            "(for several bitcoinds, which then share it). It is read again for every connection.",
+        ],
+    },
+    KeyDoc {
+        section: "bitcoin",
+        name: "header_delay_s",
+        allowed: Allowed::Number { min: 0, max: 3_600, unit: "seconds" },
+        meaning: &[
+            "How long a Bitcoin block must have been known before this validator proposes its header. Less and the other",
+            "validators' bitcoinds may not know it yet, which costs a round; more and deposits are credited later.",
+        ],
+    },
+    KeyDoc {
+        section: "bitcoin",
+        name: "poll_ms",
+        allowed: Allowed::Number { min: 50, max: 60_000, unit: MILLISECONDS },
+        meaning: &["How often bitcoind is asked for its best block."],
     },
     KeyDoc {
         section: "log",

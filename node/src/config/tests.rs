@@ -18,7 +18,8 @@ fn the_written_file_is_the_default_and_names_every_key() {
     assert_eq!(read("").unwrap(), Config::default());
 
     let mut written: Vec<_> = KEYS.iter().map(KeyDoc::path).collect();
-    let mut fields: Vec<_> = Config::default()
+    let full = Config { bitcoin: Some(BitcoinConfig::default()), ..Config::default() };
+    let mut fields: Vec<_> = full
         .to_table()
         .iter()
         .flat_map(|(section, keys)| {
@@ -29,11 +30,34 @@ fn the_written_file_is_the_default_and_names_every_key() {
     fields.sort();
     assert_eq!(written, fields);
     for doc in KEYS {
-        assert_eq!(text.matches(&format!("\n{} = ", doc.name)).count(), 1, "{}", doc.name);
+        let mark = if doc.section == "bitcoin" { "#" } else { "" };
+        assert_eq!(text.matches(&format!("\n{mark}{} = ", doc.name)).count(), 1, "{}", doc.name);
+        assert_eq!(full.to_toml().matches(&format!("\n{} = ", doc.name)).count(), 1, "{}", doc.name);
         assert!(doc.meaning.iter().all(|line| line.len() <= 118), "{}", doc.name);
     }
     let sections: Vec<_> = SECTIONS.iter().map(|(section, _)| *section).collect();
     assert!(KEYS.iter().all(|doc| sections.contains(&doc.section)));
+}
+
+#[test]
+fn a_bitcoind_is_a_section_that_can_be_uncommented() {
+    let full = Config { bitcoin: Some(BitcoinConfig::default()), ..Config::default() };
+    assert_eq!(read(&full.to_toml()).unwrap(), full);
+    let uncommented: String = Config::default()
+        .to_toml()
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned() + "\n")
+        .collect();
+    assert_eq!(read(&uncommented).unwrap(), full);
+    // Written on its own, the section has defaults.
+    let other = "[bitcoin]\nendpoints = [\"[::1]:1\", \"btc.example:18443\"]\ncookie = \"/c\"\nheader_delay_s = 0\n";
+    let bitcoin = read(other).unwrap().bitcoin.unwrap();
+    assert_eq!((bitcoin.header_delay(), bitcoin.poll()), (Duration::ZERO, Duration::from_secs(1)));
+    let client = bitcoin.client(Network::Regtest);
+    assert_eq!(client.network, Network::Regtest);
+    let shown: Vec<_> =
+        client.endpoints.iter().map(|it| (it.endpoint.to_string(), it.credentials_file.clone())).collect();
+    assert_eq!(shown, [("[::1]:1".to_owned(), "/c".into()), ("btc.example:18443".to_owned(), "/c".into())]);
 }
 
 #[test]
@@ -80,6 +104,10 @@ fn what_is_wrong_is_named_in_one_line() {
         ("[p2p]\nseeds = [\"/ip4/1.2.3.4/tcp/1\"]\n", "key p2p.seeds: \"/ip4/1.2.3.4/tcp/1\"", "with a peer id"),
         ("[log]\nlevel = \"verbose\"\n", "key log.level", "error, warn, info"),
         ("[log]\nlevel = \"info,x=verbose\"\n", "key log.level", "error, warn, info"),
+        ("[bitcoin]\nendpoints = []\n", "key bitcoin.endpoints: [] is not allowed", "1 to 8 of IP:port"),
+        ("[bitcoin]\nendpoints = [\"http://h:1\"]\n", "key bitcoin.endpoints: \"http://h:1\"", "without http://"),
+        ("[bitcoin]\ncookie = \".cookie\"\n", "key bitcoin.cookie: \".cookie\"", "absolute path"),
+        ("[bitcoin]\npassword = \"x\"\n", "key bitcoin.password: unknown field", "`cookie`"),
     ];
     for (text, problem, help) in cases {
         let error = error(text);

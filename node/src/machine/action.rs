@@ -10,8 +10,10 @@ use causeway_consensus::ConnectedBlock;
 use causeway_consensus::bft::{CommitCertificate, Equivocation, HighWaterMark, LogEntry, Writing};
 use libp2p::PeerId;
 
+use super::claims::{ClaimRefusal, Claimed};
 use super::event::{GossipId, InboundId, OutboundId, SubmitId, Ticket};
 use super::jobs::{AssembleJob, CheckJob, ValidateJob};
+use super::peg::BitcoinQuestion;
 use super::report::Report;
 use crate::mempool::Reject;
 use crate::wire::{Request, Response, Topic};
@@ -119,6 +121,20 @@ pub enum Action {
     },
     /// Keep the proof that a validator contradicted itself. It may come more than once.
     KeepEvidence(Equivocation),
+    /// Ask this machine's Bitcoin node. Answered by one [`Event::BitcoinJudged`](super::Event::BitcoinJudged).
+    AskBitcoin {
+        /// Its name.
+        ticket: Ticket,
+        /// What to ask.
+        question: BitcoinQuestion,
+    },
+    /// Tell whoever claimed a deposit.
+    ClaimReply {
+        /// Which.
+        id: SubmitId,
+        /// The deposit, if it is taken.
+        result: Result<Claimed, ClaimRefusal>,
+    },
     /// Tell whoever handed in a transaction.
     Reply {
         /// Which.

@@ -199,6 +199,7 @@ impl Node {
         let block = done.connected.block();
         self.tip = Arc::clone(done.connected.tip());
         self.set = (self.validators)(&self.tip);
+        self.peg_committed(&done.connected);
         let departed = self.mempool.connected(block, &self.tip, now.unix.as_secs());
         self.intake.departed(&departed);
         self.intake_connected(now, block);

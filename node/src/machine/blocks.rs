@@ -14,6 +14,7 @@ use bitcoin::{Amount, BlockHash};
 use bytes::Bytes;
 use causeway_chainspec::Height;
 use causeway_consensus::bft::{Address, CommitCertificate, Input, Validity};
+use causeway_consensus::sigops::{self, WITNESS_SCALE_FACTOR};
 use causeway_consensus::{ConnectedBlock, InvalidBlock};
 use libp2p::PeerId;
 
@@ -53,7 +54,7 @@ pub(super) struct Proposing {
 enum Content {
     /// The best of the mempool.
     Mempool,
-    /// Nothing: with the mempool's choice the block would break a rule, which is a bug of ours.
+    /// Nothing but what the peg demands: with the mempool's choice the block would break a rule, which is a bug of ours.
     Nothing,
 }
 
@@ -76,12 +77,16 @@ impl Node {
             return self.timers.set(Alarm::Propose, now.uptime + wait);
         }
         let time = u32::try_from(now.unix.as_secs()).unwrap_or(u32::MAX).max(earliest);
-        let selection = match proposing.content {
-            Content::Mempool => select(&self.mempool, &BlockRoom::beside(&self.fee_script, None)),
+        proposing.ticket = Some(ticket);
+        let (height, round, content) = (proposing.height, proposing.round, proposing.content);
+        let peg = self.peg_transaction(height, if content == Content::Mempool { round } else { round.max(1) }, time);
+        let taken = peg.as_ref().map(|peg| (peg.weight(), sigops::legacy(peg) * WITNESS_SCALE_FACTOR));
+        let selection = match content {
+            Content::Mempool => select(&self.mempool, &BlockRoom::beside(&self.fee_script, taken)),
             Content::Nothing => Selection::empty(),
         };
-        proposing.ticket = Some(ticket);
-        let Selection { transactions, fees, .. } = selection;
+        let fees = selection.fees;
+        let transactions = peg.into_iter().chain(selection.transactions).collect();
         let (parent, fee_script) = (Arc::clone(&self.tip), self.fee_script.clone());
         let job = AssembleJob { parent, time, fees, fee_script, transactions };
         self.actions.push(Action::Assemble { ticket, job });
@@ -240,13 +245,27 @@ impl Node {
 
     /// The voting judgement of a block that breaks no rule.
     fn vote_or_hold(&mut self, now: Now, hash: BlockHash, connected: &ConnectedBlock) {
-        let ahead = ahead_of(now, connected.tip().time());
-        if ahead <= CLOCK_AHEAD_MAX || self.engine.has_polka(hash) {
+        if self.speaks_for(now, hash, connected) {
             return self.tell_valid(hash);
         }
-        let height = connected.tip().height();
-        self.timers.set_at_latest(Alarm::Judge, now.uptime + (ahead - CLOCK_AHEAD_MAX));
-        self.actions.push(Action::Report(Report::Held { height, hash, ahead }));
+        let (height, ahead) = (connected.tip().height(), ahead_of(now, connected.tip().time()));
+        if ahead > CLOCK_AHEAD_MAX {
+            self.actions.push(Action::Report(Report::Held { height, hash, ahead }));
+        }
+    }
+
+    /// Whether our own view does not speak against a block, or the others have decided without us. If it does, an alarm is set
+    /// for the next look.
+    fn speaks_for(&mut self, now: Now, hash: BlockHash, connected: &ConnectedBlock) -> bool {
+        if self.engine.has_polka(hash) {
+            return true;
+        }
+        let ahead = ahead_of(now, connected.tip().time());
+        if ahead > CLOCK_AHEAD_MAX {
+            self.timers.set_at_latest(Alarm::Judge, now.uptime + (ahead - CLOCK_AHEAD_MAX));
+            return false;
+        }
+        self.bitcoin_agrees(now, hash, connected)
     }
 
     /// Looks again at what is held.
@@ -255,11 +274,9 @@ impl Node {
             let Some(BodyState::Valid { connected, .. }) = self.bodies.get(&hash).map(|body| &body.state) else {
                 continue;
             };
-            let ahead = ahead_of(now, connected.tip().time());
-            if ahead <= CLOCK_AHEAD_MAX || self.engine.has_polka(hash) {
+            let connected = Arc::clone(connected);
+            if self.speaks_for(now, hash, &connected) {
                 self.tell_valid(hash);
-            } else {
-                self.timers.set_at_latest(Alarm::Judge, now.uptime + (ahead - CLOCK_AHEAD_MAX));
             }
         }
     }

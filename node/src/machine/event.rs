@@ -7,9 +7,11 @@ use bitcoin::{BlockHash, Transaction};
 use bytes::Bytes;
 use causeway_chainspec::Height;
 use causeway_consensus::bft::CertificateError;
+use causeway_consensus::peg::evidence::PegIn;
 use causeway_consensus::{ConnectedBlock, InvalidBlock};
 use libp2p::PeerId;
 
+use super::peg::{BitcoinAnswer, BitcoinOffer};
 use crate::mempool::{Checked, Reject};
 use crate::wire::{Request, Response, Topic};
 
@@ -119,6 +121,26 @@ pub enum Event {
     Committed {
         /// Its height.
         height: Height,
+    },
+    /// What this machine's Bitcoin node says by now; `None` if there is none, or it cannot be relied on.
+    Bitcoin {
+        /// What it offers for the next blocks.
+        offer: Option<Arc<BitcoinOffer>>,
+    },
+    /// What this machine's Bitcoin node says of a block: the answer to
+    /// [`Action::AskBitcoin`](super::Action::AskBitcoin).
+    BitcoinJudged {
+        /// The question.
+        ticket: Ticket,
+        /// The answer.
+        answer: BitcoinAnswer,
+    },
+    /// A deposit is claimed here. Answered by one [`Action::ClaimReply`](super::Action::ClaimReply) if it has a name.
+    Claim {
+        /// Its name, if somebody waits.
+        id: Option<SubmitId>,
+        /// The deposit.
+        peg_in: Box<PegIn>,
     },
     /// Somebody hands in a transaction here. Answered by one [`Action::Reply`](super::Action::Reply).
     Submit {

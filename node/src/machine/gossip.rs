@@ -15,6 +15,7 @@ use super::Node;
 use super::action::RelayVerdict;
 use super::event::{GossipId, Now};
 use super::report::Offence;
+use super::timers::Alarm;
 use crate::wire::decode_consensus;
 
 /// The same message is taken again after this time: somebody may have missed it.
@@ -119,7 +120,19 @@ impl Node {
         }
         self.heard.take(hash, source, now);
         self.relay(id, RelayVerdict::Accept);
+        if height == tip + 1 && self.opens_height(&message) {
+            // Whoever proposes has waited for the interval; one that starts later would keep the others waiting in its own turn.
+            self.timers.hasten(Alarm::StartHeight, now.uptime);
+        }
         self.inputs.push_back(Input::Message(message));
+    }
+
+    /// Whether a message is the proposal of a first round, by its proposer.
+    fn opens_height(&self, message: &Message) -> bool {
+        let Message::Proposal(signed) = message else { return false };
+        let proposal = &signed.message;
+        let proposer = self.set.proposer(self.chain, proposal.height(), 0);
+        proposal.round() == Some(0) && proposal.proposer() == proposer.address()
     }
 
     /// Whether a certificate says nothing new.

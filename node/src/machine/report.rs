@@ -7,7 +7,10 @@ use causeway_chainspec::Height;
 use causeway_consensus::InvalidBlock;
 use causeway_consensus::bft::signer::Position;
 use causeway_consensus::bft::{Address, Equivocation, Refusal};
+use causeway_consensus::peg::state::Freeze;
 use libp2p::PeerId;
+
+use super::peg::BitcoinAnswer;
 
 /// A fact for the log.
 #[derive(Debug)]
@@ -66,6 +69,22 @@ pub enum Report {
         /// How far ahead.
         ahead: Duration,
     },
+    /// No vote yet for a valid block: this machine's Bitcoin node does not say the same.
+    HeldByBitcoin {
+        /// Its height.
+        height: Height,
+        /// Its id.
+        hash: BlockHash,
+        /// What it says.
+        answer: BitcoinAnswer,
+    },
+    /// The peg froze.
+    PegFrozen {
+        /// In which block.
+        height: Height,
+        /// Why.
+        why: Freeze,
+    },
     /// A validator signed two contradictory messages.
     Equivocation(Equivocation),
     /// The signer refused.
@@ -114,6 +133,8 @@ pub enum Offence {
     BadSignature,
     /// A block whose content does not belong to its header.
     AlteredBlock,
+    /// A claim of a deposit that breaks a rule.
+    InvalidClaim,
     /// A transaction that no node could ever take.
     InvalidTransaction,
     /// A wrong certificate, blocks that were not asked for, or not the blocks of their certificates.
@@ -129,7 +150,7 @@ impl Offence {
     pub fn cost(self) -> i32 {
         match self {
             Self::Malformed | Self::BadSignature | Self::AlteredBlock => 50,
-            Self::InvalidTransaction => 20,
+            Self::InvalidTransaction | Self::InvalidClaim => 20,
             Self::LyingSync => 100,
             Self::Stalled | Self::EmptyAnswer => 25,
         }

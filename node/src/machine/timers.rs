@@ -15,7 +15,7 @@ pub(super) enum Alarm {
     StartHeight,
     /// Propose: the clock has come to the earliest time that the next block may have.
     Propose,
-    /// Look again at the blocks that the clock held up.
+    /// Look again at the blocks that the clock or Bitcoin held up.
     Judge,
     /// Ask for a block whose proposal is here.
     FetchBody(BlockHash),
@@ -25,7 +25,7 @@ pub(super) enum Alarm {
     AskStatus,
     /// Send the transactions that have gathered.
     Transactions,
-    /// Send this node's own transactions again.
+    /// Send this node's own transactions and claims again.
     Rebroadcast,
 }
 

@@ -10,6 +10,7 @@ use warp::http::StatusCode;
 use warp::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use warp::reply::Response;
 
+use super::peg::PegInRefusal;
 use super::transactions::RpcError;
 use crate::shell::Stopped;
 
@@ -119,7 +120,18 @@ pub(super) enum Refusal {
     #[error("The answer would be larger than {} MiB: fetch the block with /raw", MAX_JSON_BYTES >> 20)]
     AnswerTooLarge,
 
+    #[error("not a Bitcoin address that the peg pays: {_0}")]
+    PegOutAddress(String),
+    #[error("not an outpoint, txid:vout")]
+    InvalidOutpoint,
+    #[error(transparent)]
+    PegIn(#[from] PegInRefusal),
+
     // ---- 404: there is nothing ----
+    #[error("no such peg-out request is final")]
+    PegOutNotFound,
+    #[error("no such batch")]
+    NoSuchBatch,
     #[error("endpoint does not exist {path:?}")]
     UnknownPath { path: String },
     #[error("Block not found")]
@@ -167,13 +179,18 @@ impl Refusal {
             | Self::StartOutOfRange
             | Self::BodyCutOff
             | Self::Rejected(_)
-            | Self::AnswerTooLarge => StatusCode::BAD_REQUEST,
+            | Self::AnswerTooLarge
+            | Self::PegOutAddress(_)
+            | Self::InvalidOutpoint => StatusCode::BAD_REQUEST,
+            Self::PegIn(refusal) => refusal.status(),
             Self::UnknownPath { .. }
             | Self::BlockNotFound
             | Self::TransactionNotFound
             | Self::NotConfirmed
             | Self::NoSuchPlace
-            | Self::NoCertificate => StatusCode::NOT_FOUND,
+            | Self::NoCertificate
+            | Self::PegOutNotFound
+            | Self::NoSuchBatch => StatusCode::NOT_FOUND,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Busy | Self::TooLate | Self::ChainMoved | Self::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,

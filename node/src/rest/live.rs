@@ -1,8 +1,11 @@
 //! What REST asks of the running node.
 
-use bitcoin::{Transaction, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
+use causeway_chainspec::BitcoinHeight;
 use causeway_consensus::bft::ValidatorSet;
+use causeway_consensus::peg::evidence::PegIn;
 
+use crate::machine::claims::{ClaimRefusal, Claimed};
 use crate::machine::{Node, PeerStatus, Status};
 use crate::mempool::{Mempool, Reject};
 use crate::shell::{Handle, Stopped};
@@ -11,6 +14,12 @@ use crate::shell::{Handle, Stopped};
 pub trait Live: Clone + Send + Sync + 'static {
     /// Hands in a transaction, and returns the verdict.
     fn submit(&self, transaction: Transaction) -> impl Future<Output = Result<Result<Txid, Reject>, Stopped>> + Send;
+
+    /// Claims a deposit, and returns the verdict.
+    fn claim(&self, peg_in: PegIn) -> impl Future<Output = Result<Result<Claimed, ClaimRefusal>, Stopped>> + Send;
+
+    /// The height of the block of a deposit that is claimed and not credited.
+    fn claim_height(&self, deposit: OutPoint) -> impl Future<Output = Result<Option<BitcoinHeight>, Stopped>> + Send;
 
     /// The node at this moment.
     fn status(&self) -> impl Future<Output = Result<Status, Stopped>> + Send;
@@ -31,6 +40,14 @@ pub trait Live: Clone + Send + Sync + 'static {
 impl Live for Handle {
     async fn submit(&self, transaction: Transaction) -> Result<Result<Txid, Reject>, Stopped> {
         Handle::submit(self, transaction).await
+    }
+
+    async fn claim(&self, peg_in: PegIn) -> Result<Result<Claimed, ClaimRefusal>, Stopped> {
+        Handle::claim(self, peg_in).await
+    }
+
+    async fn claim_height(&self, deposit: OutPoint) -> Result<Option<BitcoinHeight>, Stopped> {
+        self.look(move |node| node.claim_height(&deposit)).await
     }
 
     async fn status(&self) -> Result<Status, Stopped> {

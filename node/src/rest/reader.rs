@@ -62,6 +62,11 @@ impl Chain {
     pub(super) fn network(&self) -> Network {
         self.spec.identity()
     }
+
+    /// The last final block.
+    pub(super) fn store_tip(&self) -> Arc<Tip> {
+        self.store.tip()
+    }
 }
 
 impl<L> App<L> {

@@ -3,15 +3,16 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use bitcoin::{BlockHash, Txid};
+use bitcoin::{BlockHash, OutPoint, Txid};
 use warp::http::Method;
 
 use super::answer::{Answer, Keep, Refusal};
 use super::live::Live;
-use super::{App, pool, transactions, v1};
+use super::peg::BatchFilter;
+use super::{App, peg, pool, transactions, v1};
 
 /// One endpoint with its arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     TipHeight,
     TipHash,
@@ -31,6 +32,15 @@ pub(super) enum Route {
     Validators,
     Finality(BlockId),
     Evidence,
+    NewPegInAddress,
+    ClaimPegIn,
+    PegIn(OutPoint),
+    PegOut(OutPoint),
+    PegOutAddress(String),
+    Federation,
+    Reserves,
+    Batches(BatchFilter),
+    Batch(u64),
 }
 
 /// What is asked of a block.
@@ -65,7 +75,7 @@ pub(super) enum BlockId {
 }
 
 /// Returns what a request asks for. HEAD is GET: the server leaves the body out.
-pub(super) fn route(method: &Method, path: &str) -> Result<Route, Refusal> {
+pub(super) fn route(method: &Method, path: &str, query: &str) -> Result<Route, Refusal> {
     let unknown = || Refusal::UnknownPath { path: path.to_owned() };
     // One trailing slash is as good as none: Esplora's web page asks for `/blocks/`.
     let trimmed = path.strip_suffix('/').unwrap_or(path);
@@ -75,7 +85,12 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, Refusal> {
     }
     let segments = segments.as_slice();
     if method == Method::POST {
-        return if segments == ["tx"] { Ok(Route::Broadcast) } else { Err(unknown()) };
+        return match *segments {
+            ["tx"] => Ok(Route::Broadcast),
+            ["v1", "peg-in", "address"] => Ok(Route::NewPegInAddress),
+            ["v1", "peg-in", "claim"] => Ok(Route::ClaimPegIn),
+            _ => Err(unknown()),
+        };
     }
     if method != Method::GET && method != Method::HEAD {
         return Err(unknown());
@@ -112,6 +127,14 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, Refusal> {
         ["v1", "validators"] => Route::Validators,
         ["v1", "finality", block] => Route::Finality(block_id(block)?),
         ["v1", "evidence"] => Route::Evidence,
+        ["v1", "peg-in", deposit] => Route::PegIn(outpoint(deposit)?),
+        ["v1", "peg-out", "address", address] => Route::PegOutAddress(address.to_owned()),
+        ["v1", "peg-out", request] => Route::PegOut(outpoint(request)?),
+        ["v1", "federation"] => Route::Federation,
+        ["v1", "reserves"] => Route::Reserves,
+        ["v1", "batches"] if query == "state=open" => Route::Batches(BatchFilter::Open),
+        ["v1", "batches"] => Route::Batches(BatchFilter::All),
+        ["v1", "batches", batch] => Route::Batch(number(batch)?),
         _ => return Err(unknown()),
     })
 }
@@ -125,11 +148,20 @@ fn hex<T: FromStr>(text: &str) -> Result<T, Refusal> {
     text.parse().map_err(|_| Refusal::InvalidHex)
 }
 
+fn outpoint(text: &str) -> Result<OutPoint, Refusal> {
+    text.parse().map_err(|_| Refusal::InvalidOutpoint)
+}
+
 fn block_id(text: &str) -> Result<BlockId, Refusal> {
     if text.len() == 64 { hex(text).map(BlockId::Hash) } else { number(text).map(BlockId::Height) }
 }
 
 impl Route {
+    /// Whether the request has a body.
+    pub(super) fn takes_body(&self) -> bool {
+        matches!(self, Self::Broadcast | Self::NewPegInAddress | Self::ClaimPegIn)
+    }
+
     /// Returns the answer. `body` is that of the request, empty unless it is a POST.
     pub(super) async fn answer<L: Live>(self, app: &Arc<App<L>>, body: Vec<u8>) -> Result<Answer, Refusal> {
         match self {
@@ -150,6 +182,15 @@ impl Route {
             Self::Validators => v1::validators(app).await,
             Self::Finality(block) => v1::finality(app, block).await,
             Self::Evidence => v1::evidence(app).await,
+            Self::NewPegInAddress => peg::new_address(app, body).await,
+            Self::ClaimPegIn => peg::claim(app, body).await,
+            Self::PegIn(deposit) => peg::peg_in(app, deposit).await,
+            Self::PegOut(request) => peg::peg_out(app, request).await,
+            Self::PegOutAddress(address) => peg::peg_out_address(app, &address),
+            Self::Federation => peg::federation(app).await,
+            Self::Reserves => peg::reserves(app).await,
+            Self::Batches(filter) => peg::batches(app, filter).await,
+            Self::Batch(number) => peg::batch(app, number).await,
         }
     }
 }

@@ -42,9 +42,12 @@ pub(super) fn filter<L: Live>(
     // Of `CONNECT host:1` there is no path, which `full` does not stand.
     let no_path = warp::path::end().map(|| "/".to_owned());
     let path = no_path.or(warp::path::full().map(|path: FullPath| path.as_str().to_owned())).unify();
-    warp::method().and(path).and(warp::body::stream()).and_then(move |method: Method, path: String, body| {
+    let no_query = warp::any().map(String::new);
+    let query = warp::query::raw().or(no_query).unify();
+    let request = warp::method().and(path).and(query).and(warp::body::stream());
+    request.and_then(move |method: Method, path: String, query: String, body| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Rejection>(respond(app, method, &path, body).await) }
+        async move { Ok::<_, Rejection>(respond(app, method, &path, &query, body).await) }
     })
 }
 
@@ -52,12 +55,13 @@ async fn respond<L: Live, B: Buf>(
     app: Arc<App<L>>,
     method: Method,
     path: &str,
+    query: &str,
     body: impl Stream<Item = Result<B, warp::Error>> + Send,
 ) -> Response {
     if method == Method::OPTIONS {
         return preflight();
     }
-    let answer = answer(app, &method, path, body).await;
+    let answer = answer(app, &method, path, query, body).await;
     answer.unwrap_or_else(|refusal| refusal.into_answer(path)).into_response()
 }
 
@@ -65,14 +69,15 @@ async fn answer<L: Live, B: Buf>(
     app: Arc<App<L>>,
     method: &Method,
     path: &str,
+    query: &str,
     body: impl Stream<Item = Result<B, warp::Error>> + Send,
 ) -> Result<Answer, Refusal> {
-    let route = route(method, path)?;
+    let route = route(method, path, query)?;
     if matches!(route, Route::Health) {
         // Whoever watches the node is answered however many others there are.
         return timeout(app.times.answer, v1::health(&app)).await.map_err(|_| Refusal::TooLate)?;
     }
-    let body = if matches!(route, Route::Broadcast) {
+    let body = if route.takes_body() {
         // Slow senders keep each other waiting, nobody else.
         let _permit = app.bodies.try_acquire().map_err(|_| Refusal::Busy)?;
         timeout(app.times.body, collect(body)).await.map_err(|_| Refusal::BodyTooSlow)??

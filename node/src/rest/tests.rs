@@ -4,4 +4,5 @@ mod broadcast;
 mod chain;
 mod hostile;
 mod own;
+mod peg;
 mod site;

@@ -72,6 +72,43 @@ struct StatusJson<'a> {
     mempool_transactions: usize,
     mempool_vsize: u64,
     finality: &'static str,
+    peg: PegJson,
+}
+
+#[derive(Serialize)]
+struct PegJson {
+    /// Why nothing moves between the chains; null if it does.
+    frozen: Option<String>,
+    /// Bitcoin's tip as the chain knows it.
+    bitcoin_height: u32,
+    bitcoin_hash: BlockHash,
+    /// What this node's own Bitcoin node is doing; null if it has none.
+    source: Option<SourceJson>,
+}
+
+#[derive(Serialize)]
+struct SourceJson {
+    reliable: bool,
+    state: String,
+    height: u32,
+    hash: BlockHash,
+}
+
+fn peg<L: Live>(app: &App<L>) -> PegJson {
+    let tip = app.chain.store_tip();
+    let bitcoin = tip.peg().headers().tip();
+    let source = app.bitcoin.as_ref().map(|source| source.standing());
+    PegJson {
+        frozen: tip.peg().frozen().map(|why| why.to_string()),
+        bitcoin_height: bitcoin.height.0,
+        bitcoin_hash: bitcoin.hash,
+        source: source.map(|standing| SourceJson {
+            reliable: standing.reliable,
+            state: standing.words,
+            height: standing.tip.0.0,
+            hash: standing.tip.1,
+        }),
+    }
 }
 
 /// `GET /v1/status`.
@@ -93,6 +130,7 @@ pub(super) async fn status<L: Live>(app: &App<L>) -> Result<Answer, Refusal> {
         mempool_transactions: status.mempool_transactions,
         mempool_vsize: status.mempool_vsize,
         finality: FINALITY,
+        peg: peg(app),
     };
     Answer::json(&json, Keep::Never)
 }

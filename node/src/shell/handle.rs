@@ -1,9 +1,14 @@
 //! How the rest of the process talks to the running node.
 
+use std::sync::Arc;
+
 use bitcoin::{Transaction, Txid};
+use causeway_consensus::peg::evidence::PegIn;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::machine::Node;
+use crate::machine::claims::{ClaimRefusal, Claimed};
+use crate::machine::peg::BitcoinOffer;
 use crate::mempool::Reject;
 
 /// A question to the running node, answered on its own thread between two events: it must be quick.
@@ -20,6 +25,15 @@ pub enum Call {
         /// Where the verdict goes.
         reply: oneshot::Sender<Result<Txid, Reject>>,
     },
+    /// Claim a deposit.
+    Claim {
+        /// The deposit.
+        peg_in: Box<PegIn>,
+        /// Where the verdict goes.
+        reply: oneshot::Sender<Result<Claimed, ClaimRefusal>>,
+    },
+    /// Take what the Bitcoin node offers.
+    Bitcoin(Option<Arc<BitcoinOffer>>),
 }
 
 /// The running node, for REST and for tests. Cheap to clone.
@@ -47,6 +61,24 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.calls.send(Call::Submit { transaction, reply }).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
+    }
+
+    /// Claims a deposit. Waits while the node is busy.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn claim(&self, peg_in: PegIn) -> Result<Result<Claimed, ClaimRefusal>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.calls.send(Call::Claim { peg_in: Box::new(peg_in), reply }).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Tells the node what its Bitcoin node offers by now; `None` if that cannot be relied on.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn bitcoin(&self, offer: Option<Arc<BitcoinOffer>>) -> Result<(), Stopped> {
+        self.calls.send(Call::Bitcoin(offer)).await.map_err(|_| Stopped)
     }
 
     /// Returns what `look` sees of the node.

@@ -30,6 +30,12 @@ pub(super) fn report(report: &Report) {
             let ahead_s = ahead.as_secs();
             warn!(height = height.to_u32(), %hash, ahead_s, "no vote yet: the block's time is ahead of this clock, check it");
         }
+        Report::HeldByBitcoin { height, hash, answer } => {
+            warn!(height = height.to_u32(), %hash, %answer, "no vote yet: this machine's Bitcoin node does not say the same");
+        }
+        Report::PegFrozen { height, why } => {
+            error!(height = height.to_u32(), %why, "THE PEG IS FROZEN: nothing moves between the chains until people resolve it");
+        }
         Report::Equivocation(evidence) => {
             let (height, validator) = (evidence.height().to_u32(), evidence.validator());
             error!(height, %validator, "a validator signed two contradictory messages; the proof is kept");

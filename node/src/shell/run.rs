@@ -23,7 +23,9 @@ use super::handle::{Call, Handle};
 use super::p2p::{P2p, P2pEvent};
 use super::persistence::{Persistence, PersistenceError};
 use super::reports;
+use crate::machine::claims::{ClaimRefusal, Claimed};
 use crate::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
+use crate::machine::peg::{BitcoinAnswer, BitcoinQuestion};
 use crate::machine::{Action, Event, InboundId, Node, NodeFault, Now, SubmitId, Ticket};
 use crate::mempool::Reject;
 use crate::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response};
@@ -108,8 +110,16 @@ struct Helpers {
     blocks: rayon::ThreadPool,
     commits: std::sync::mpsc::SyncSender<Commit>,
     serving: Arc<tokio::sync::Semaphore>,
+    bitcoin: Option<Arc<dyn AskBitcoin>>,
     results: mpsc::UnboundedSender<Result<Event, RunError>>,
     runtime: tokio::runtime::Handle,
+}
+
+/// Who knows what this machine's Bitcoin node says.
+#[async_trait::async_trait]
+pub trait AskBitcoin: Send + Sync {
+    /// Answers within seconds.
+    async fn ask(&self, question: BitcoinQuestion) -> BitcoinAnswer;
 }
 
 struct Commit {
@@ -130,6 +140,8 @@ pub struct Parts {
     pub workers: Arc<Workers>,
     /// Its memory of verified transactions.
     pub scripts: Arc<ScriptCache>,
+    /// The Bitcoin node, if there is one.
+    pub bitcoin: Option<Arc<dyn AskBitcoin>>,
     /// The network.
     pub p2p: P2p,
     /// What happens there.
@@ -174,7 +186,7 @@ impl Running {
 /// # Errors
 /// A thread cannot be started.
 pub fn start(parts: Parts) -> Result<Running, RunError> {
-    let Parts { node, spec, disk, workers, scripts, p2p, network, runtime } = parts;
+    let Parts { node, spec, disk, workers, scripts, bitcoin, p2p, network, runtime } = parts;
     let (calls, calls_in) = mpsc::channel(CALLS_MAX);
     let (stop, stopped) = oneshot::channel();
     let (end, ended) = oneshot::channel::<()>();
@@ -194,6 +206,7 @@ pub fn start(parts: Parts) -> Result<Running, RunError> {
         blocks: pool("block", BLOCK_THREADS).map_err(thread_error)?,
         commits,
         serving: Arc::new(tokio::sync::Semaphore::new(SERVING_MAX)),
+        bitcoin,
         results: results.clone(),
         runtime,
     };
@@ -210,8 +223,16 @@ pub fn start(parts: Parts) -> Result<Running, RunError> {
         }
     };
     let committer = std::thread::Builder::new().name("commit".into()).spawn(committer).map_err(RunError::Thread)?;
-    let owner =
-        Owner { node: Box::new(node), disk, helpers, p2p, started: Instant::now(), submits: BTreeMap::new(), names: 0 };
+    let owner = Owner {
+        node: Box::new(node),
+        disk,
+        helpers,
+        p2p,
+        started: Instant::now(),
+        submits: BTreeMap::new(),
+        claims: BTreeMap::new(),
+        names: 0,
+    };
     let body = move || {
         let _end = end;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(RunError::Thread)?;
@@ -241,6 +262,8 @@ struct Owner {
     p2p: P2p,
     started: Instant,
     submits: BTreeMap<SubmitId, oneshot::Sender<Result<bitcoin::Txid, Reject>>>,
+    /// Each is answered with the event that it comes with.
+    claims: BTreeMap<SubmitId, oneshot::Sender<Result<Claimed, ClaimRefusal>>>,
     names: u64,
 }
 
@@ -293,6 +316,13 @@ impl Owner {
                 self.submits.insert(id, reply);
                 self.handle(Event::Submit { id, transaction })
             }
+            Call::Claim { peg_in, reply } => {
+                self.names += 1;
+                let id = SubmitId(self.names);
+                self.claims.insert(id, reply);
+                self.handle(Event::Claim { id: Some(id), peg_in })
+            }
+            Call::Bitcoin(offer) => self.handle(Event::Bitcoin { offer }),
         }
     }
 
@@ -337,6 +367,13 @@ impl Owner {
                     let _ = reply.send(result);
                 }
             }
+            Action::AskBitcoin { ticket, question } => self.helpers.ask_bitcoin(ticket, question),
+            Action::ClaimReply { id, result } => {
+                if let Some(reply) = self.claims.remove(&id) {
+                    // Whoever asked may have gone away.
+                    let _ = reply.send(result);
+                }
+            }
             Action::Report(report) => reports::report(&report),
         }
         Ok(())
@@ -365,6 +402,18 @@ impl Helpers {
         self.checks.spawn(move || {
             let results = job.run(&*work.store);
             work.send(results.map(|results| Event::Checked { ticket, results }));
+        });
+    }
+
+    fn ask_bitcoin(&self, ticket: Ticket, question: BitcoinQuestion) {
+        let (bitcoin, results) = (self.bitcoin.clone(), self.results.clone());
+        self.runtime.spawn(async move {
+            let answer = match bitcoin {
+                Some(bitcoin) => bitcoin.ask(question).await,
+                None => BitcoinAnswer::Absent,
+            };
+            // The node may have stopped meanwhile.
+            let _ = results.send(Ok(Event::BitcoinJudged { ticket, answer }));
         });
     }
 

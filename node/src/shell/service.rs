@@ -11,11 +11,13 @@ use causeway_chainspec::{ChainId, ChainSpec};
 use causeway_consensus::bft::{Equivocation, Guarded, Signer, ValidatorSet, ValidatorSetError};
 use causeway_consensus::state::{OpenError, Store};
 use causeway_consensus::{ChainView, ScriptCache, StateFault, Workers};
+use causeway_federation::bitcoind::{Bitcoind, EndpointCountError};
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
 use tokio::sync::{mpsc, oneshot};
 
 use super::body_file::{BodyFile, BodyFileError};
+use super::desk::{Clerk, Desk, DeskConfig, DeskError};
 use super::evidence::{EvidenceFileError, EvidenceStore};
 use super::mempool_file;
 use super::p2p::{self, Direction, Limits, P2p, P2pConfig, P2pError, PeerInfo, Timing};
@@ -23,11 +25,12 @@ use super::persistence::Persistence;
 use super::progress;
 use super::recovery::RecoveryError;
 use super::reports::log_error;
-use super::run::{Disk, Parts, RunError, Running, start};
+use super::run::{AskBitcoin, Disk, Parts, RunError, Running, start};
 use crate::cli::run::{Prepared, Validator};
 use crate::config::Config;
+use crate::home::Home;
 use crate::machine::{Node, Restart, Setup};
-use crate::rest;
+use crate::rest::{self, peg::BitcoinSource};
 
 /// Transactions whose scripts are known to be valid: some blocks' worth.
 const KNOWN_SCRIPTS: usize = 100_000;
@@ -65,6 +68,12 @@ pub enum ServiceError {
     /// The network.
     #[error(transparent)]
     P2p(#[from] P2pError),
+    /// The list of Bitcoin nodes.
+    #[error(transparent)]
+    Bitcoin(#[from] EndpointCountError),
+    /// What watches Bitcoin.
+    #[error(transparent)]
+    Desk(#[from] DeskError),
     /// REST.
     #[error(transparent)]
     Rest(#[from] rest::RestError),
@@ -137,20 +146,28 @@ async fn run(prepared: Prepared, stop: impl Future<Output = ()> + Send) -> Resul
         snapshot,
     });
 
+    let (desk, clerk) = match open_desk(&home, &config, &spec)? {
+        Some((desk, clerk)) => (Some(desk), Some(clerk)),
+        None => (None, None),
+    };
     let (events, network) = mpsc::channel(NETWORK_EVENTS);
     let (p2p, addresses) = p2p::start(network_config(&config, identity, spec.chain_id()), events).await?;
     for address in &addresses {
         tracing::info!(%address, chain = %spec.chain_id(), "listening for peers");
     }
+    let bitcoin = desk.clone().map(|desk| Arc::new(desk) as Arc<dyn AskBitcoin>);
     let evidence = Arc::new(Mutex::new(evidence));
     let persistence = Persistence::new(log, mark);
     let disk = Disk { store: Arc::clone(&store), persistence, bodies, evidence: Arc::clone(&evidence) };
     let runtime = tokio::runtime::Handle::current();
-    let parts = Parts { node, spec: Arc::clone(&spec), disk, workers, scripts, p2p: p2p.clone(), network, runtime };
+    let parts =
+        Parts { node, spec: Arc::clone(&spec), disk, workers, scripts, bitcoin, p2p: p2p.clone(), network, runtime };
     let running = start(parts)?;
+    let clerk = clerk.map(|clerk| AbortOnDrop(tokio::spawn(clerk.run(running.handle.clone()))));
     let mempool = config.mempool.persist.then(|| home.mempool());
-    let mut node = Service { running, p2p, store, mempool };
+    let mut node = Service { running, p2p, store, mempool, desk };
     let served = node.serve_until(&config, spec, evidence, stop).await;
+    drop(clerk);
     let ended = node.end().await;
     served?;
     ended?;
@@ -165,6 +182,7 @@ struct Service {
     store: Arc<Store>,
     /// Where the mempool is saved, if it is.
     mempool: Option<PathBuf>,
+    desk: Option<Desk>,
 }
 
 impl Service {
@@ -184,6 +202,7 @@ impl Service {
             spec,
             store: Arc::clone(&self.store),
             live: self.running.handle.clone(),
+            bitcoin: self.desk.clone().map(|desk| Arc::new(desk) as Arc<dyn BitcoinSource>),
             connection: Arc::new(move |peer| connections.get(peer)),
             evidence: Arc::new(move || load_evidence(&evidence)),
         };
@@ -212,7 +231,7 @@ impl Service {
 
     /// Stops the node and leaves everything on disk.
     async fn end(self) -> Result<(), ServiceError> {
-        let Self { running, p2p, store, mempool } = self;
+        let Self { running, p2p, store, mempool, desk: _ } = self;
         // Its thread may be waiting for the disk.
         let ended = tokio::task::spawn_blocking(move || running.stop()).await.map_err(|_| RunError::Died)?;
         p2p.shutdown();
@@ -225,6 +244,24 @@ impl Service {
         store.flush_coins()?;
         Ok(())
     }
+}
+
+/// The desk, if the settings name a Bitcoin node.
+fn open_desk(home: &Home, config: &Config, spec: &ChainSpec) -> Result<Option<(Desk, Clerk)>, ServiceError> {
+    let Some(bitcoin) = &config.bitcoin else {
+        tracing::warn!(
+            "no Bitcoin node is configured: this node verifies the peg, and neither votes on deposits nor takes them"
+        );
+        return Ok(None);
+    };
+    let client = Bitcoind::new(bitcoin.client(spec.bitcoin().network()))?;
+    let settings = DeskConfig {
+        watcher: home.bitcoin(),
+        book: home.deposits(),
+        poll: bitcoin.poll(),
+        header_delay: bitcoin.header_delay(),
+    };
+    Ok(Some(Desk::open(client, spec, settings)?))
 }
 
 fn load_evidence(evidence: &Mutex<EvidenceStore>) -> Vec<Equivocation> {

@@ -11,9 +11,10 @@ use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::{
     Amount, Block, BlockHash, CompressedPublicKey, OutPoint, PrivateKey, ScriptBuf, Transaction, TxOut, Txid,
 };
-use causeway_chainspec::{ChainSpec, Height, devnet};
+use causeway_chainspec::{BitcoinHeight, ChainSpec, Height, devnet};
 use causeway_consensus::assemble::assemble_block;
 use causeway_consensus::bft::{CommitCertificate, Equivocation, Signature, ValidatorSet};
+use causeway_consensus::peg::evidence::PegIn;
 use causeway_consensus::state::{CoinFlush, Store, StoreOptions};
 use causeway_consensus::{
     ChainView, ConnectedBlock, ScriptCache, Workers, check_block, connect_block, parse_block, resolve,
@@ -23,8 +24,10 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
+use crate::machine::claims::{ClaimRefusal, Claimed};
 use crate::machine::{PeerStatus, Status};
 use crate::mempool::{CheckError, Mempool, Outcome, Policy, Reject, TipFacts};
+use crate::rest::peg::Source;
 use crate::rest::server::Times;
 use crate::rest::{Config, Connection, Live, Parts, RestError, serve, serve_within};
 use crate::shell::Stopped;
@@ -107,6 +110,14 @@ impl Live for Double {
         })
     }
 
+    async fn claim(&self, peg_in: PegIn) -> Result<Result<Claimed, ClaimRefusal>, Stopped> {
+        self.ask(|_| Ok(Claimed { outpoint: peg_in.outpoint(), waits: None }))
+    }
+
+    async fn claim_height(&self, _: OutPoint) -> Result<Option<BitcoinHeight>, Stopped> {
+        self.ask(|_| None)
+    }
+
     async fn peers(&self) -> Result<Vec<PeerStatus>, Stopped> {
         self.ask(|node| node.peers.clone())
     }
@@ -174,6 +185,11 @@ impl Site {
 
     /// The same in other times, with or without the index of transactions.
     pub(super) fn with(times: Times, index_transactions: bool) -> Self {
+        Self::beside(None, times, index_transactions)
+    }
+
+    /// The same of a node that has this Bitcoin node.
+    pub(super) fn beside(bitcoin: Source, times: Times, index_transactions: bool) -> Self {
         let home = TempDir::new().unwrap();
         let spec = spec();
         let options = StoreOptions {
@@ -201,7 +217,7 @@ impl Site {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { stopped.await.unwrap_or_default() };
-        let parts = parts(&store, &node);
+        let parts = Parts { bitcoin, ..parts(&store, &node) };
         let config = Config { bind: ([127, 0, 0, 1], 0).into() };
         let (address, server) = runtime.block_on(serve_within(times, config, parts, shutdown)).unwrap();
         let server = Some(runtime.spawn(server));
@@ -262,6 +278,7 @@ pub(super) fn parts(store: &Arc<Store>, node: &Double) -> Parts<Double> {
         spec: Arc::new(spec()),
         store: Arc::clone(store),
         live: node.clone(),
+        bitcoin: None,
         connection: Arc::new(|_| {
             let address = "/ip4/10.0.0.1/tcp/4000".parse().unwrap();
             Some(Connection { address, direction: crate::rest::Direction::Inbound })

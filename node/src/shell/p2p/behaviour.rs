@@ -27,6 +27,7 @@ pub(super) struct Behaviour {
     consensus: Lane,
     bodies: Lane,
     transactions: Lane,
+    claims: Lane,
     pub(super) requests: request_response::Behaviour<Codec>,
 }
 
@@ -56,6 +57,7 @@ impl Behaviour {
             consensus: gossip::lane(Topic::Consensus, names, timing),
             bodies: gossip::lane(Topic::Bodies, names, timing),
             transactions: gossip::lane(Topic::Transactions, names, timing),
+            claims: gossip::lane(Topic::Claims, names, timing),
             requests: request_response::Behaviour::with_codec(
                 Codec,
                 [(names.requests(), ProtocolSupport::Full)],
@@ -70,6 +72,7 @@ impl Behaviour {
             Topic::Consensus => &mut self.consensus,
             Topic::Bodies => &mut self.bodies,
             Topic::Transactions => &mut self.transactions,
+            Topic::Claims => &mut self.claims,
         }
     }
 }

@@ -34,6 +34,7 @@ fn queue_length(topic: Topic) -> usize {
         Topic::Consensus => 2_048,
         Topic::Bodies => 16,
         Topic::Transactions => 2_048,
+        Topic::Claims => 64,
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Limits {
     pub bodies_bytes: usize,
     /// Bytes of transactions that wait for their verdict.
     pub transactions_bytes: usize,
+    /// Bytes of claims that wait for their verdict.
+    pub claims_bytes: usize,
     /// Gossip messages and requests that a peer may send before it has said who it is.
     pub held_per_peer: usize,
     /// Streams of requests and answers that a connection may have open at once.
@@ -75,6 +77,7 @@ impl Default for Limits {
             consensus_bytes: 8 << 20,
             bodies_bytes: 64 << 20,
             transactions_bytes: 32 << 20,
+            claims_bytes: 16 << 20,
             held_per_peer: 64,
             streams: 32,
             requests_per_peer: 16,
@@ -94,6 +97,7 @@ impl Limits {
             Topic::Consensus => self.consensus_bytes,
             Topic::Bodies => self.bodies_bytes,
             Topic::Transactions => self.transactions_bytes,
+            Topic::Claims => self.claims_bytes,
         }
     }
 }

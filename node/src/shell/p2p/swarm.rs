@@ -291,6 +291,7 @@ impl Task {
             BehaviourEvent::Consensus(event) => self.on_gossip(Topic::Consensus, event, now),
             BehaviourEvent::Bodies(event) => self.on_gossip(Topic::Bodies, event, now),
             BehaviourEvent::Transactions(event) => self.on_gossip(Topic::Transactions, event, now),
+            BehaviourEvent::Claims(event) => self.on_gossip(Topic::Claims, event, now),
             BehaviourEvent::Requests(event) => self.on_exchange(event, now),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 self.on_identified(peer_id, &info, now);

@@ -65,6 +65,7 @@ pub(super) struct RawBehaviour {
     consensus: Toggle<Lane>,
     bodies: Toggle<Lane>,
     transactions: Toggle<Lane>,
+    claims: Toggle<Lane>,
     pub(super) requests: request_response::Behaviour<AnyBytes>,
 }
 
@@ -74,6 +75,7 @@ impl RawBehaviour {
             Topic::Consensus => &mut self.consensus,
             Topic::Bodies => &mut self.bodies,
             Topic::Transactions => &mut self.transactions,
+            Topic::Claims => &mut self.claims,
         };
         lane.as_mut().unwrap().publish(Names::new(chain(1)).topic(topic), bytes).unwrap();
     }
@@ -113,6 +115,7 @@ pub(super) fn raw(number: u8, says: Says, to: &TestNode) -> Raw {
         consensus: topic(Topic::Consensus),
         bodies: topic(Topic::Bodies),
         transactions: topic(Topic::Transactions),
+        claims: topic(Topic::Claims),
         requests: request_response::Behaviour::with_codec(
             AnyBytes,
             [(names.requests(), ProtocolSupport::Full)],
@@ -148,10 +151,10 @@ pub(super) async fn closed(swarm: &mut Raw) {
 
 /// Waits until the node has told the raw peer that it listens to every topic.
 pub(super) async fn heard(swarm: &mut Raw) {
-    use RawBehaviourEvent::{Bodies, Consensus, Transactions};
+    use RawBehaviourEvent::{Bodies, Claims, Consensus, Transactions};
     for _ in Topic::ALL {
         wait(swarm, |event| match event {
-            SwarmEvent::Behaviour(Bodies(event) | Consensus(event) | Transactions(event)) => {
+            SwarmEvent::Behaviour(Bodies(event) | Claims(event) | Consensus(event) | Transactions(event)) => {
                 matches!(event, Event::Subscribed { .. }).then_some(())
             }
             _ => None,

@@ -1,0 +1,207 @@
+//! Deposits that wait to be credited.
+//!
+//! Anybody may claim one, here or at another node; claims travel to every validator, and whoever proposes puts in what the
+//! rules permit. Each stands for a real deposit on Bitcoin, so their number is bounded by what depositors pay, and by
+//! [`CLAIMS_MAX`].
+
+use std::collections::BTreeMap;
+
+use bitcoin::OutPoint;
+use bytes::Bytes;
+use causeway_chainspec::{BitcoinHeight, Height};
+use causeway_consensus::peg::evidence::PegIn;
+use causeway_consensus::peg::{InvalidPeg, PegContext, PegState, Step};
+use libp2p::PeerId;
+
+use super::Node;
+use super::action::{Action, RelayVerdict};
+use super::event::{GossipId, Now, SubmitId};
+use super::report::Offence;
+use crate::wire::{Topic, decode_claim, encode_claim};
+
+/// Most deposits that wait, and most bytes of their proofs.
+pub const CLAIMS_MAX: usize = 1_000;
+const CLAIM_BYTES: usize = 16 << 20;
+
+/// Most deposits that a proposer looks at for one block.
+const READY_MAX: usize = 100;
+
+/// What looking at a claim costs, in signatures that a peer may have verified: its proof is hashed once.
+const COST: u32 = 16;
+
+/// Deposits that are known and not credited.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    claims: BTreeMap<OutPoint, Claim>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Claim {
+    peg_in: PegIn,
+    bytes: usize,
+    /// Whether it was claimed here: then it is sent again until it is credited.
+    own: bool,
+}
+
+/// A claim was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The deposit.
+    pub outpoint: OutPoint,
+    /// Why it cannot be credited yet; `None` if it can.
+    pub waits: Option<InvalidPeg>,
+}
+
+/// Why a claim was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimRefusal {
+    /// It breaks a rule that no waiting mends.
+    #[error("the deposit cannot be credited")]
+    Invalid(#[source] InvalidPeg),
+    /// The proof is in a block that this chain does not know yet.
+    #[error("the deposit's block is not known to the chain yet: claim it again in a few minutes")]
+    NotYet(#[source] InvalidPeg),
+    /// There is no room.
+    #[error("{CLAIMS_MAX} deposits are waiting already: claim it again later")]
+    Full,
+}
+
+/// What the rules say of a deposit before it is in a block.
+enum Standing {
+    Ready,
+    Waits(InvalidPeg),
+    Unknown(InvalidPeg),
+    Invalid(InvalidPeg),
+}
+
+impl Claims {
+    /// The deposits for the block of this height, as far as a proposer looks. Where there are more, every height begins with
+    /// others, so that none that has to wait keeps the rest waiting.
+    pub(super) fn ready(&self, height: Height) -> Vec<PegIn> {
+        let pages = self.claims.len().div_ceil(READY_MAX).max(1);
+        let page = usize::try_from(height.to_u32()).unwrap_or(0) % pages;
+        let page = self.claims.values().skip(page * READY_MAX).take(READY_MAX);
+        page.map(|claim| claim.peg_in.clone()).collect()
+    }
+
+    /// How many deposits wait.
+    pub(super) fn len(&self) -> usize {
+        self.claims.len()
+    }
+
+    fn insert(&mut self, outpoint: OutPoint, peg_in: PegIn, bytes: usize, own: bool) -> bool {
+        if let Some(known) = self.claims.get_mut(&outpoint) {
+            known.own |= own;
+            return true;
+        }
+        if self.claims.len() >= CLAIMS_MAX || self.bytes + bytes > CLAIM_BYTES {
+            return false;
+        }
+        self.bytes += bytes;
+        self.claims.insert(outpoint, Claim { peg_in, bytes, own });
+        true
+    }
+
+    /// Forgets what is credited, and what is too old to be.
+    pub(super) fn committed(&mut self, peg: &PegState) {
+        let window = u32::from(peg.network().current().epoch().timelocks().claim_window);
+        let tip = peg.headers().tip().height;
+        let over = |claim: &Claim| tip.blocks_since(claim.peg_in.proof.height).is_some_and(|age| age > window);
+        self.claims.retain(|outpoint, claim| {
+            let stays = !peg.is_credited(outpoint) && !over(claim);
+            if !stays {
+                self.bytes -= claim.bytes;
+            }
+            stays
+        });
+    }
+}
+
+impl Node {
+    /// A deposit is claimed here.
+    pub(super) fn claimed(&mut self, now: Now, id: Option<SubmitId>, peg_in: PegIn) {
+        let outpoint = peg_in.outpoint();
+        let result = match self.standing(now, &peg_in) {
+            Standing::Ready => Ok(None),
+            Standing::Waits(why) => Ok(Some(why)),
+            Standing::Unknown(why) => Err(ClaimRefusal::NotYet(why)),
+            Standing::Invalid(why) => Err(ClaimRefusal::Invalid(why)),
+        };
+        let result = result.and_then(|waits| {
+            let known = self.claims.claims.contains_key(&outpoint);
+            let message = encode_claim(&peg_in, now.nonce());
+            if !self.claims.insert(outpoint, peg_in, message.len(), true) {
+                return Err(ClaimRefusal::Full);
+            }
+            if !known {
+                self.actions.push(Action::Publish { topic: Topic::Claims, bytes: message });
+            }
+            Ok(Claimed { outpoint, waits })
+        });
+        if let Some(id) = id {
+            self.actions.push(Action::ClaimReply { id, result });
+        }
+    }
+
+    /// A peer sends on a claim.
+    pub(super) fn gossiped_claim(&mut self, now: Now, peer: PeerId, id: GossipId, bytes: &Bytes) {
+        let Some(peg_in) = decode_claim(bytes) else {
+            self.relay(id, RelayVerdict::Reject);
+            return self.punish(now, peer, Offence::Malformed);
+        };
+        let outpoint = peg_in.outpoint();
+        if self.claims.claims.contains_key(&outpoint) || !self.peers.allow_signatures(&peer, COST) {
+            return self.relay(id, RelayVerdict::Ignore);
+        }
+        match self.standing(now, &peg_in) {
+            // Of a frozen peg nothing more is asked than that the proof is right.
+            Standing::Unknown(_) | Standing::Waits(InvalidPeg::Frozen) => self.relay(id, RelayVerdict::Ignore),
+            Standing::Ready | Standing::Waits(_) => {
+                let taken = self.claims.insert(outpoint, peg_in, bytes.len(), false);
+                self.relay(id, if taken { RelayVerdict::Accept } else { RelayVerdict::Ignore });
+            }
+            Standing::Invalid(InvalidPeg::CreditedBefore { .. } | InvalidPeg::ClaimWindowOver { .. }) => {
+                self.relay(id, RelayVerdict::Ignore);
+            }
+            Standing::Invalid(_) => {
+                self.relay(id, RelayVerdict::Reject);
+                self.punish(now, peer, Offence::InvalidClaim);
+            }
+        }
+    }
+
+    /// Sends the claims made here again.
+    pub(super) fn rebroadcast_claims(&mut self, now: Now) {
+        for claim in self.claims.claims.values().filter(|claim| claim.own).take(READY_MAX) {
+            let bytes = encode_claim(&claim.peg_in, now.nonce());
+            self.actions.push(Action::Publish { topic: Topic::Claims, bytes });
+        }
+    }
+
+    /// The height of the block of a deposit that waits to be credited.
+    pub fn claim_height(&self, deposit: &OutPoint) -> Option<BitcoinHeight> {
+        self.claims.claims.get(deposit).map(|claim| claim.peg_in.proof.height)
+    }
+
+    fn standing(&self, now: Now, peg_in: &PegIn) -> Standing {
+        let Some(height) = self.tip.height().next() else {
+            return Standing::Waits(InvalidPeg::Frozen);
+        };
+        let time = u32::try_from(now.unix.as_secs()).unwrap_or(u32::MAX).max(self.tip.time());
+        let mut step = Step::new(self.tip.peg(), PegContext { height, time });
+        let least = self.tip.peg().network().params().peg_in_min;
+        match step.peg_in(peg_in.clone()) {
+            Ok(()) => Standing::Ready,
+            Err(why @ InvalidPeg::UnknownBlock { .. }) => Standing::Unknown(why),
+            Err(why @ InvalidPeg::DepositTooSmall { amount, .. }) if amount >= least => Standing::Waits(why),
+            Err(
+                why @ (InvalidPeg::TooShallow { .. }
+                | InvalidPeg::StaleTip { .. }
+                | InvalidPeg::TooManyCoins { .. }
+                | InvalidPeg::Frozen),
+            ) => Standing::Waits(why),
+            Err(why) => Standing::Invalid(why),
+        }
+    }
+}
