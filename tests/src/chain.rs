@@ -8,12 +8,15 @@ use bitcoin::consensus::serialize;
 use bitcoin::{Amount, Block, OutPoint, ScriptBuf, Transaction};
 use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT};
 use causeway_consensus::assemble::assemble_block;
+use causeway_consensus::peg::propose::{Candidates, propose};
+use causeway_consensus::peg::{PegContext, PegState};
 use causeway_consensus::{
     ChainView, Coin, ConnectError, ConnectedBlock, InvalidBlock, ResolveError, StateFault, Tip, Workers, check_block,
     connect_block, parse_block, resolve,
 };
 
 /// A final state held in maps.
+#[derive(Clone)]
 pub struct MemoryChain {
     /// The chain's parameters.
     pub spec: ChainSpec,
@@ -52,10 +55,42 @@ impl MemoryChain {
         &mut self.coins
     }
 
-    /// Returns a block on the tip, one second after it, with transactions that pay `fees` together.
+    /// The peg after the tip.
+    pub fn peg(&self) -> &PegState {
+        self.tip.peg()
+    }
+
+    /// The block that comes one second after the tip, as the peg's rules see it.
+    pub fn next_context(&self) -> PegContext {
+        self.context_at(self.tip.time() + 1)
+    }
+
+    /// The block that comes next with this time, as the peg's rules see it.
+    pub fn context_at(&self, time: u32) -> PegContext {
+        PegContext { height: self.tip.height().next().expect("there is a height left"), time }
+    }
+
+    /// Returns a block on the tip, one second after it, with transactions that pay `fees` together. It has a peg
+    /// transaction if a batch is due.
     pub fn next_block(&self, fees: Amount, transactions: Vec<Transaction>) -> Block {
+        self.next_block_with(Candidates::default(), fees, transactions)
+    }
+
+    /// Returns the same, with a peg transaction of what the rules permit of `candidates`.
+    pub fn next_block_with(&self, candidates: Candidates, fees: Amount, transactions: Vec<Transaction>) -> Block {
+        self.block_at(self.tip.time() + 1, candidates, fees, transactions)
+    }
+
+    /// Returns the same, with this time.
+    pub fn block_at(&self, time: u32, candidates: Candidates, fees: Amount, transactions: Vec<Transaction>) -> Block {
+        let peg = propose(self.peg(), self.context_at(time), candidates);
+        self.raw_block_at(time, fees, peg.into_iter().chain(transactions).collect())
+    }
+
+    /// Returns a block on the tip with exactly these transactions after its coinbase.
+    pub fn raw_block_at(&self, time: u32, fees: Amount, transactions: Vec<Transaction>) -> Block {
         let script = ScriptBuf::from_bytes(vec![0x51]);
-        assemble_block(&self.tip, self.tip.time() + 1, fees, script, transactions)
+        assemble_block(&self.tip, time, fees, script, transactions)
     }
 
     /// Takes a block through every stage up to connected.

@@ -4,10 +4,13 @@
 use std::path::Path;
 
 use bitcoin::consensus::serialize;
-use bitcoin::{Amount, Block};
-use causeway_chainspec::ChainSpec;
+use bitcoin::{Amount, Block, OutPoint};
+use causeway_chainspec::{BitcoinHeight, ChainSpec, Height, SatPerKvb};
+use causeway_consensus::peg::Evidence;
 use causeway_tests::bends::{Bend, Seal, bent};
-use causeway_tests::draft::{devnet, varied_block};
+use causeway_tests::draft::{devnet, free_output, varied_block};
+use causeway_tests::parent::{ParentChain, quote, terms};
+use causeway_tests::wallet::{Kind, Owner};
 
 /// (target, file name, bytes)
 type Seed = (&'static str, String, Vec<u8>);
@@ -77,6 +80,48 @@ fn chainspec_seeds() -> Vec<Seed> {
     seeds
 }
 
+/// Evidence that a new devnet accepts, as far as it goes, each item by itself and all together; then cut short and changed.
+fn evidence_seeds() -> Vec<Seed> {
+    let spec = ChainSpec::built_in("devnet").expect("devnet is built in");
+    let mut parent = ParentChain::new(&spec);
+    let transaction = parent.pay(vec![free_output(Amount::from_sat(1)); 2]);
+    let deposit = OutPoint { txid: transaction.compute_txid(), vout: 1 };
+    parent.mine(vec![transaction]);
+    parent.mine_empty(3);
+    let terms = terms(Owner::new(1).script_pubkey(Kind::P2wpkh), &Owner::new(2));
+    let proof = parent.proof(&deposit.txid).expect("mined");
+    let all = Evidence {
+        headers: Some(parent.run_above(BitcoinHeight(0))),
+        confirmed: vec![proof.clone()],
+        spent: Some(proof),
+        peg_ins: vec![parent.peg_in(&terms, deposit).expect("mined")],
+        fee_rate: Some(quote(&spec, 0, Height(101), SatPerKvb(3_000))),
+        replace: vec![1, 2],
+        open: true,
+    };
+    let none = Evidence::default;
+    let items = [
+        ("headers", Evidence { headers: all.headers.clone(), ..none() }),
+        ("batch-confirmed", Evidence { confirmed: all.confirmed.clone(), ..none() }),
+        ("coin-spent", Evidence { spent: all.spent.clone(), ..none() }),
+        ("peg-in", Evidence { peg_ins: all.peg_ins.clone(), ..none() }),
+        ("fee-rate", Evidence { fee_rate: all.fee_rate.clone(), ..none() }),
+        ("replace-batch", Evidence { replace: all.replace.clone(), ..none() }),
+        ("open-batch", Evidence { open: true, ..none() }),
+        ("headers-and-fee-rate", Evidence { headers: all.headers.clone(), fee_rate: all.fee_rate.clone(), ..none() }),
+        ("all", all),
+    ];
+    let mut seeds = vec![("evidence", "nothing".to_owned(), vec![])];
+    for (name, evidence) in items {
+        let bytes = evidence.encode();
+        seeds.push(("evidence", format!("{name}-trailing"), [bytes.as_slice(), &[0]].concat()));
+        seeds.push(("evidence", format!("{name}-short"), bytes[..bytes.len() - 1].to_vec()));
+        seeds.push(("evidence", format!("{name}-reserved"), [bytes.as_slice(), &[8]].concat()));
+        seeds.push(("evidence", name.to_owned(), bytes));
+    }
+    seeds
+}
+
 /// `RepeatTail` as `repeat-tail`.
 fn kebab(bend: Bend) -> String {
     let mut name = String::new();
@@ -92,7 +137,7 @@ fn kebab(bend: Bend) -> String {
 #[test]
 fn the_seeds_are_there() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../consensus/fuzz/corpus");
-    let seeds = [parse_block_seeds(), check_block_seeds(), chainspec_seeds()].concat();
+    let seeds = [parse_block_seeds(), check_block_seeds(), chainspec_seeds(), evidence_seeds()].concat();
     let write = std::env::var_os("CAUSEWAY_WRITE_CORPUS").is_some();
     for (target, name, bytes) in seeds {
         let path = corpus.join(target).join(&name);

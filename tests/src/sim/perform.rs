@@ -8,6 +8,7 @@ use causeway_chainspec::Height;
 use causeway_consensus::bft::{CommitCertificate, HighWaterMark, LogEntry, Writing};
 use causeway_consensus::{ConnectedBlock, StateFault};
 use causeway_node::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
+use causeway_node::machine::peg::BitcoinAnswer;
 use causeway_node::machine::{Action, Event, RelayVerdict, Report, Ticket};
 use causeway_node::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response, Topic};
 
@@ -20,6 +21,8 @@ pub(super) enum Job {
     Validate(ValidateJob),
     Assemble(AssembleJob),
     Check(CheckJob),
+    /// A question to the host's Bitcoin node.
+    AskBitcoin,
 }
 
 impl World {
@@ -69,6 +72,12 @@ impl World {
                     self.replied(index, txid, &result);
                 }
             }
+            Action::AskBitcoin { ticket, .. } => {
+                let time = self.rng.between(Duration::from_micros(200), Duration::from_millis(5));
+                self.start_job(index, ticket, time, Job::AskBitcoin);
+            }
+            // Nobody claims a deposit here.
+            Action::ClaimReply { .. } => {}
             Action::Report(report) => self.report(index, report),
         }
     }
@@ -140,6 +149,7 @@ impl World {
             Job::Assemble(job) => {
                 job.run(params, &host.chain, workers, &life.scripts).map(|verdict| Event::Assembled { ticket, verdict })
             }
+            Job::AskBitcoin => Ok(Event::BitcoinJudged { ticket, answer: BitcoinAnswer::Absent }),
             Job::Check(job) => job.run(&host.chain).map(|results| Event::Checked { ticket, results }),
         };
         match event {

@@ -80,6 +80,7 @@ fn gossip(topic: Topic, bytes: &bytes::Bytes) -> String {
             Err(_) => "nonsense as a body".to_owned(),
         },
         Topic::Transactions => format!("transaction of {} bytes", bytes.len()),
+        Topic::Claims => format!("claim of {} bytes", bytes.len()),
     }
 }
 

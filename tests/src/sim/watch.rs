@@ -175,7 +175,7 @@ impl Watch {
                     self.times.insert(BlockHash::hash(header), time);
                 }
             }
-            Topic::Transactions => {}
+            Topic::Transactions | Topic::Claims => {}
         }
     }
 
@@ -368,7 +368,7 @@ impl Watch {
                     self.fail(now, Check::RelayAfterCheck, format!("host {index} sends on a body that was not judged"));
                 }
             }
-            Topic::Transactions => {}
+            Topic::Transactions | Topic::Claims => {}
         }
     }
 
@@ -509,7 +509,7 @@ impl Watch {
         }
         for heard in life.heard.values() {
             let limit = match heard.topic {
-                Topic::Consensus => Duration::ZERO,
+                Topic::Consensus | Topic::Claims => Duration::ZERO,
                 Topic::Transactions => Duration::from_secs(2),
                 // Until its height is over.
                 Topic::Bodies => match decode_body(heard.bytes.clone()) {

@@ -69,6 +69,7 @@ rules! {
         StateCommitmentForm: coinbase::state_commitment_form,
         StateCommitmentMismatch: coinbase::state_commitment_mismatch,
         CoinbaseValue: coinbase::value,
+        Peg: peg::breaks_a_rule_of_the_peg,
         DoubleSpend: body::double_spend,
         FeesOutOfRange: body::fees_out_of_range,
         Transaction: transactions::names_the_transaction,

@@ -1,14 +1,17 @@
-//! PEG section 1: the outputs and coins of witness version 16.
+//! PEG section 1: the outputs and coins of witness version 16. The rules of the peg transaction have their own tests
+//! (`peg_rules`).
 
 use bitcoin::{Amount, Block, OutPoint, ScriptBuf, TxOut, Witness};
 use causeway_chainspec::{Height, PegOutAddressError, PegOutDestination, PegScriptError, reserve_script};
 use causeway_consensus::InvalidTransaction;
+use causeway_consensus::peg::InvalidPeg;
 use causeway_tests::chain::MemoryChain;
 use causeway_tests::draft::{
     COIN_VALUE, devnet, edited, free_coin, free_output, input, move_coins, put_coin, transaction,
 };
+use causeway_tests::parent::stub_peg_transaction;
 
-use crate::verdicts::{accepted, refused_for};
+use crate::verdicts::{accepted, refused, refused_for};
 
 const OP_16: u8 = 0x60;
 
@@ -111,7 +114,7 @@ fn refused_output(chain: &mut MemoryChain, script_pubkey: ScriptBuf, source: Peg
     refused_for(chain, &block, 0, InvalidTransaction::PegScript { vout: 0, source });
 }
 
-/// Until there are peg transactions, the only reserve coin is that of block 1.
+/// Only a peg transaction makes the reserve coin anew, in its first output.
 pub(crate) fn creates_reserve() {
     let mut chain = devnet();
     let allocated = chain.spec.allocations().iter().map(|allocation| allocation.amount).sum();
@@ -125,6 +128,12 @@ pub(crate) fn creates_reserve() {
     for value in [Amount::ZERO, Amount::from_sat(20_000)] {
         let block = creating(&mut chain, TxOut { value, script_pubkey: reserve_script() });
         refused_for(&chain, &block, 1, InvalidTransaction::CreatesReserve { vout: 1 });
+        // Where a peg transaction would have it, and in a transaction after that.
+        let first = edited(&block, |block| block.txdata[1].output.swap(0, 1));
+        refused_for(&chain, &first, 1, InvalidTransaction::CreatesReserve { vout: 0 });
+        let coin = free_coin(&mut chain, 2);
+        let later = edited(&first, |block| block.txdata.insert(1, move_coins(&[coin])));
+        refused_for(&chain, &later, 2, InvalidTransaction::CreatesReserve { vout: 0 });
     }
     let block = chain.next_block(Amount::ZERO, vec![]);
     let block = edited(&block, |block| {
@@ -180,7 +189,7 @@ pub(crate) fn spends_peg_coin() {
 
     let malformed = TxOut { value, script_pubkey: version_16(&[1, 2]) };
     let malformed = put_coin(&mut chain, 7, Height(1), malformed);
-    let beside = free_coin(&mut chain, 8);
+    let [beside, beside_all] = [8, 11].map(|number| free_coin(&mut chain, number));
     // A coin of another version, and one that only resembles a program of version 16, are anyone's.
     let version_15 = TxOut { value, script_pubkey: ScriptBuf::from_bytes(vec![OP_16 - 1, 2, 1, 2]) };
     let version_15 = put_coin(&mut chain, 9, Height(1), version_15);
@@ -195,11 +204,29 @@ pub(crate) fn spends_peg_coin() {
             let error = InvalidTransaction::SpendsPegCoin { outpoint };
             let mut alone = transaction(&[outpoint], vec![free_output(Amount::ZERO)]);
             alone.input[0].witness = witness.clone();
-            refused_for(&chain, &chain.next_block(Amount::ZERO, vec![alone.clone()]), 1, error.clone());
+            let block = chain.next_block(Amount::ZERO, vec![alone.clone()]);
+            if outpoint == reserve {
+                // The first input of the first transaction makes it a peg transaction.
+                refused(&chain, &block, InvalidPeg::EvidenceForm.into());
+            } else {
+                refused_for(&chain, &block, 1, error.clone());
+            }
+            let block = edited(&block, |block| block.txdata.insert(1, move_coins(&[beside_all])));
+            refused_for(&chain, &block, 2, error.clone());
             let mut second = alone;
             second.input.insert(0, input(beside));
             refused_for(&chain, &chain.next_block(Amount::ZERO, vec![second.clone()]), 1, error);
         }
     }
     accepted(&chain, &chain.next_block(Amount::ZERO, vec![move_coins(&[beside])]));
+}
+
+/// One rule of many: a batch is opened although none is due.
+pub(crate) fn breaks_a_rule_of_the_peg() {
+    let chain = devnet();
+    let block = chain.next_block(Amount::ZERO, vec![]);
+    accepted(&chain, &block);
+    let stub = stub_peg_transaction(chain.peg(), &[7]);
+    let opening = edited(&block, |block| block.txdata.push(stub));
+    refused(&chain, &opening, InvalidPeg::NothingToOpen.into());
 }

@@ -7,6 +7,7 @@ mod chain;
 mod core_chain;
 mod measure;
 mod network;
+mod peg;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,8 @@ enum Bench {
     Chain(Options),
     /// Four validator processes: time to decide, time to be final, transactions a second, CPU.
     Network(Options),
+    /// The peg: scripts, signing sessions, sizes of inputs, and the whole way on a devnet.
+    Peg(Options),
 }
 
 /// What every bench takes.
@@ -42,5 +45,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     match Cli::parse().bench {
         Bench::Chain(options) => chain::run(&options),
         Bench::Network(options) => network::run(&options),
+        Bench::Peg(options) => peg::run(&options),
     }
 }

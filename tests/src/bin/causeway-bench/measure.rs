@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bitcoin::secp256k1::{Keypair, Message, SECP256K1};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
@@ -20,6 +21,26 @@ pub(crate) fn measure<T>(work: impl FnOnce() -> T) -> (T, Sample) {
     let result = work();
     let sample = Sample { cpu_ms: cpu_ms() - cpu, wall_ms: wall.elapsed().as_secs_f64() * 1e3 };
     (result, sample)
+}
+
+/// What one Schnorr verification (BIP340) by libsecp256k1 takes here.
+///
+/// # Panics
+/// If libsecp256k1 refuses its own signatures.
+pub(crate) fn verification(pair: &Keypair) -> Sample {
+    const COUNT: u32 = 2_000;
+    let messages = (0..COUNT).map(|number| {
+        let mut digest = [7; 32];
+        digest[..4].copy_from_slice(&number.to_le_bytes());
+        Message::from_digest(digest)
+    });
+    let key = pair.x_only_public_key().0;
+    let signed: Vec<_> =
+        messages.map(|message| (message, SECP256K1.sign_schnorr_no_aux_rand(&message, pair))).collect();
+    let is_right = |(message, signature): &(_, _)| SECP256K1.verify_schnorr(signature, message, &key).is_ok();
+    let (right, Sample { cpu_ms, wall_ms }) = measure(|| signed.iter().all(is_right));
+    assert!(right, "signatures that were just made are valid");
+    Sample { cpu_ms: cpu_ms / f64::from(COUNT), wall_ms: wall_ms / f64::from(COUNT) }
 }
 
 fn cpu_ms() -> f64 {

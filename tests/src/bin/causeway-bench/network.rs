@@ -10,13 +10,13 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bitcoin::consensus::encode::serialize_hex;
-use bitcoin::secp256k1::{Message, SECP256K1};
 use bitcoin::{Amount, Transaction, Txid};
 use causeway_tests::nodes::{Nodes, spec, split};
 use causeway_tests::wallet::{Kind, Owner, Spendable, output, spend};
 use serde::Serialize;
 
 use crate::Options;
+use crate::measure::verification;
 
 /// Milliseconds between blocks: the least that the chain permits, so that decisions are what takes time.
 const INTERVAL_MS: u32 = 200;
@@ -234,7 +234,7 @@ fn throughput(
 ) -> Result<Throughput, Box<dyn std::error::Error>> {
     let transactions: Vec<Transaction> = coins.iter().map(|coin| pay(coin, owner)).collect();
     let mut open: BTreeSet<Txid> = transactions.iter().map(Transaction::compute_txid).collect();
-    let verification_us = verification_us(owner);
+    let verification_us = verification(owner.keypair()).wall_ms * 1e3;
     let parts = transactions.chunks(transactions.len().div_ceil(SENDERS)).enumerate();
     let rest = |index: usize| nodes.node(index % VALIDATORS).rest.clone();
     let parts: Vec<(String, Vec<String>)> =
@@ -303,25 +303,4 @@ fn send(rest: &str, transactions: &[String]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// What one Schnorr verification takes here, in microseconds.
-fn verification_us(owner: &Owner) -> f64 {
-    let messages: Vec<Message> = (0..2_000u32)
-        .map(|number| {
-            let mut digest = [7; 32];
-            digest[..4].copy_from_slice(&number.to_le_bytes());
-            Message::from_digest(digest)
-        })
-        .collect();
-    let key = owner.keypair().x_only_public_key().0;
-    let signatures: Vec<_> =
-        messages.iter().map(|message| SECP256K1.sign_schnorr_no_aux_rand(message, owner.keypair())).collect();
-    let started = Instant::now();
-    let right = messages
-        .iter()
-        .zip(&signatures)
-        .filter(|(message, signature)| SECP256K1.verify_schnorr(signature, message, &key).is_ok());
-    assert_eq!(right.count(), messages.len());
-    started.elapsed().as_secs_f64() * 1e6 / 2_000.0
 }
