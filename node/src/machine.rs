@@ -49,7 +49,7 @@ use causeway_consensus::{InvalidBlock, ScriptCache, Tip};
 use libp2p::PeerId;
 
 use crate::mempool::snapshot::SnapshotEntry;
-use crate::mempool::{Mempool, Policy, TipFacts};
+use crate::mempool::{Mempool, PegStatus, Policy, TipFacts};
 use crate::wire::{ANSWER_BLOCKS_MAX, Request, Response, Topic};
 
 pub use action::{Action, RelayVerdict};
@@ -198,6 +198,11 @@ impl Node {
         let Setup { chain, params, timeouts, policy, fee_script, validators, tip, signer, restart, scripts, snapshot } =
             setup;
         let interval = Duration::from_millis(params.block_interval_ms.into());
+        let mut mempool = Mempool::new(policy, params, TipFacts::of(&tip), scripts);
+        if tip.peg().frozen().is_some() {
+            let departed = mempool.set_peg(PegStatus::Frozen);
+            debug_assert!(departed.is_empty(), "the pool is new");
+        }
         let mut timers = Timers::default();
         timers.set(Alarm::StartHeight, Duration::ZERO);
         timers.set(Alarm::Rebroadcast, REBROADCAST);
@@ -220,7 +225,7 @@ impl Node {
             proposing: None,
             bodies: Bodies::default(),
             heard: Heard::default(),
-            mempool: Mempool::new(policy, params, TipFacts::of(&tip), scripts),
+            mempool,
             claims: Claims::default(),
             outside: Outside::default(),
             intake: Intake::new(snapshot),
