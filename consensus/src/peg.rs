@@ -3,7 +3,7 @@
 //!
 //! [`PegState`] is the peg after a block, part of every [`Tip`](crate::Tip). A [`Step`] takes it over one block: it applies
 //! the evidence that the block's peg transaction carries, and knows the peg transaction that this evidence demands.
-//! [`propose`] builds one from what a proposer has found; [`connect_block`](crate::connect_block) checks one.
+//! [`propose()`] builds one from what a proposer has found; [`connect_block`](crate::connect_block) checks one.
 
 pub mod batch;
 mod codec;
