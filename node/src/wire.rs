@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | consensus | nonce (8), [`bft::Message`] | [`CONSENSUS_BYTES_MAX`] |
 //! | bodies | height (4), block | [`BODY_BYTES_MAX`] |
-//! | claims | nonce (8), [`PegIn`](causeway_consensus::peg::evidence::PegIn) | [`CLAIM_BYTES_MAX`] |
+//! | claims | nonce (8), [`PegIn`] | [`CLAIM_BYTES_MAX`] |
 //! | transactions | nonce (8), of each: length (4), transaction with witnesses | [`TRANSACTIONS_BYTES_MAX`], [`TRANSACTIONS_MAX`] of them |
 //!
 //! A gossip layer drops what it has carried before: the nonce tells a message that is sent again from its first sending.
