@@ -267,7 +267,6 @@ numbers! {
     /// Confirmations before anything on Bitcoin is recorded.
     FINAL_DEPTH = "peg" "final_depth", BITCOIN_BLOCKS, 1, 2_016;
     /// No branch starts deeper than this below the highest Bitcoin tip ever held. At least `final_depth`.
-    /// A branch from there, 48 bytes a header, still fits into one peg transaction.
     FORK_DEPTH = "peg" "fork_depth", BITCOIN_BLOCKS, 1, 2_016;
     /// A deposit is credited only while the Bitcoin tip is at most this much older than the block.
     HEADER_FRESHNESS_S = "peg" "header_freshness_s", "seconds", 60, 30 * 86_400;
