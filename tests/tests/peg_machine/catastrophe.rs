@@ -7,6 +7,7 @@ use causeway_consensus::peg::propose::Candidates;
 use causeway_consensus::peg::state::Freeze;
 use causeway_tests::parent::{quote, spending};
 use rand::Rng;
+use rand::seq::IndexedRandom;
 
 use crate::for_seeds;
 use crate::world::World;
@@ -86,8 +87,14 @@ fn a_foreign_spend_freezes_the_peg_once_it_is_deep() {
     for_seeds(6, 60, |seed| {
         let mut world = lived(seed);
         // Of a free coin or a batch's, as long as no batch has taken it.
-        let unspent: Vec<_> = world.peg().coins().filter(|coin| world.parent.is_unspent(&coin.outpoint)).collect();
-        let stolen = unspent[world.rng.clone().random_range(0..unspent.len())].outpoint;
+        let stolen = loop {
+            let unspent: Vec<_> = world.peg().coins().filter(|coin| world.parent.is_unspent(&coin.outpoint)).collect();
+            if let Some(coin) = unspent.choose(&mut world.rng.clone()) {
+                break coin.outpoint;
+            }
+            world.act();
+            world.catch_up();
+        };
         let theft = spending(&[stolen], vec![TxOut { value: Amount::ONE_SAT, script_pubkey: ScriptBuf::new() }]);
         let txid = theft.compute_txid();
         world.parent.mine(vec![theft]);
