@@ -44,7 +44,7 @@ pub fn bury(chain: &mut MemoryChain, parent: &mut ParentChain) -> Block {
 ///
 /// # Panics
 /// If the peg is frozen or does not take the deposits.
-pub fn endow(chain: &mut MemoryChain, parent: &mut ParentChain, outputs: &[TxOut]) -> ([Block; 2], Vec<OutPoint>) {
+pub fn credit_each(chain: &mut MemoryChain, parent: &mut ParentChain, outputs: &[TxOut]) -> ([Block; 2], Vec<OutPoint>) {
     let network = chain.peg().network().clone();
     let fee = peg_in_fee(chain.peg().agreed_rate(), chain.spec.federation().worst_deposit_input_weight());
     let deposits: Vec<(DepositTerms, Transaction)> = outputs
@@ -82,12 +82,12 @@ pub fn endow(chain: &mut MemoryChain, parent: &mut ParentChain, outputs: &[TxOut
 /// with it.
 ///
 /// # Panics
-/// As [`endow`].
+/// As [`credit_each`].
 pub fn fund(chain: &mut MemoryChain) -> ([Block; 2], Spendable) {
     let (owner, kind) = (Owner::of_key(&devnet::secret_key(devnet::FUNDS, 0)), Kind::P2wpkh);
     let output = TxOut { value: FUNDS, script_pubkey: owner.script_pubkey(kind) };
     let mut parent = ParentChain::new(&chain.spec);
-    let (blocks, coins) = endow(chain, &mut parent, std::slice::from_ref(&output));
+    let (blocks, coins) = credit_each(chain, &mut parent, std::slice::from_ref(&output));
     (blocks, Spendable { outpoint: coins[0], output, owner, kind })
 }
 
@@ -95,14 +95,14 @@ pub fn fund(chain: &mut MemoryChain) -> ([Block; 2], Spendable) {
 /// worth is credited to an owner of the faucet, and spent to `outputs`. Adds three blocks to the chain.
 ///
 /// # Panics
-/// As [`endow`].
+/// As [`credit_each`].
 pub fn credit(chain: &mut MemoryChain, parent: &mut ParentChain, outputs: Vec<TxOut>) -> Vec<OutPoint> {
     let (owner, kind) = (Owner::new(FAUCET), Kind::P2wpkh);
     let wanted: Amount = outputs.iter().map(|output| output.value).sum();
     let fee = peg_in_fee(chain.peg().agreed_rate(), chain.spec.federation().worst_deposit_input_weight());
     let value = wanted.max(chain.spec.params().peg_in_min - fee).max(fee);
     let output = TxOut { value, script_pubkey: owner.script_pubkey(kind) };
-    let (_, coins) = endow(chain, parent, std::slice::from_ref(&output));
+    let (_, coins) = credit_each(chain, parent, std::slice::from_ref(&output));
 
     let coin = Spendable { outpoint: coins[0], output: output.clone(), owner, kind };
     let count = outputs.len();
