@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use bitcoin::OutPoint;
+use bitcoin::{BlockHash, OutPoint};
 use bytes::Bytes;
 use causeway_chainspec::{BitcoinHeight, Height};
 use causeway_consensus::peg::evidence::PegIn;
+use causeway_consensus::peg::proof::InvalidProof;
 use causeway_consensus::peg::{InvalidPeg, PegContext, PegState, Step};
 use libp2p::PeerId;
 
@@ -39,6 +40,8 @@ pub(super) struct Claims {
 #[derive(Debug)]
 struct Claim {
     peg_in: PegIn,
+    /// The block of the proof: on another branch of Bitcoin it proves nothing, and the deposit may be claimed anew.
+    block: Option<BlockHash>,
     bytes: usize,
     /// Whether it was claimed here: then it is sent again until it is credited.
     own: bool,
@@ -59,7 +62,7 @@ pub enum ClaimRefusal {
     /// It breaks a rule that no waiting mends.
     #[error("the deposit cannot be credited")]
     Invalid(#[source] InvalidPeg),
-    /// The proof is in a block that this chain does not know yet.
+    /// The proof is in a block that this chain does not know yet, or that is not on its best chain.
     #[error("the deposit's block is not known to the chain yet: claim it again in a few minutes")]
     NotYet(#[source] InvalidPeg),
     /// There is no room.
@@ -78,11 +81,11 @@ enum Standing {
 impl Claims {
     /// The deposits for the block of this height, as far as a proposer looks. Where there are more, every height begins with
     /// others, so that none that has to wait keeps the rest waiting.
-    pub(super) fn ready(&self, height: Height) -> Vec<PegIn> {
+    pub(super) fn ready(&self, height: Height, peg: &PegState) -> Vec<PegIn> {
         let pages = self.claims.len().div_ceil(READY_MAX).max(1);
         let page = usize::try_from(height.to_u32()).unwrap_or(0) % pages;
         let page = self.claims.values().skip(page * READY_MAX).take(READY_MAX);
-        page.map(|claim| claim.peg_in.clone()).collect()
+        page.filter(|claim| claim.stands(peg)).map(|claim| claim.peg_in.clone()).collect()
     }
 
     /// How many deposits wait.
@@ -90,16 +93,30 @@ impl Claims {
         self.claims.len()
     }
 
-    fn insert(&mut self, outpoint: OutPoint, peg_in: PegIn, bytes: usize, own: bool) -> bool {
-        if let Some(known) = self.claims.get_mut(&outpoint) {
+    /// Whether a deposit is known, with a proof that stands.
+    fn knows(&self, outpoint: &OutPoint, peg: &PegState) -> bool {
+        self.claims.get(outpoint).is_some_and(|claim| claim.stands(peg))
+    }
+
+    /// Takes a claim, in the place of one of the same deposit whose proof does not stand. False if there is no room.
+    fn insert(&mut self, peg: &PegState, peg_in: PegIn, bytes: usize, own: bool) -> bool {
+        let outpoint = peg_in.outpoint();
+        let known = self.claims.get_mut(&outpoint).map(|known| {
             known.own |= own;
-            return true;
-        }
-        if self.claims.len() >= CLAIMS_MAX || self.bytes + bytes > CLAIM_BYTES {
+            (known.stands(peg), known.bytes, known.own)
+        });
+        let (before, own) = match known {
+            Some((true, ..)) => return true,
+            Some((false, bytes, own)) => (bytes, own),
+            None if self.claims.len() >= CLAIMS_MAX => return false,
+            None => (0, own),
+        };
+        if self.bytes - before + bytes > CLAIM_BYTES {
             return false;
         }
-        self.bytes += bytes;
-        self.claims.insert(outpoint, Claim { peg_in, bytes, own });
+        self.bytes = self.bytes - before + bytes;
+        let block = peg.headers().best_hash(peg_in.proof.height);
+        self.claims.insert(outpoint, Claim { peg_in, block, bytes, own });
         true
     }
 
@@ -118,6 +135,13 @@ impl Claims {
     }
 }
 
+impl Claim {
+    /// Whether the block of its proof is on the best chain.
+    fn stands(&self, peg: &PegState) -> bool {
+        self.block.is_some() && self.block == peg.headers().best_hash(self.peg_in.proof.height)
+    }
+}
+
 impl Node {
     /// A deposit is claimed here.
     pub(super) fn claimed(&mut self, now: Now, id: Option<SubmitId>, peg_in: PegIn) {
@@ -129,9 +153,9 @@ impl Node {
             Standing::Invalid(why) => Err(ClaimRefusal::Invalid(why)),
         };
         let result = result.and_then(|waits| {
-            let known = self.claims.claims.contains_key(&outpoint);
+            let known = self.claims.knows(&outpoint, self.tip.peg());
             let message = encode_claim(&peg_in, now.nonce());
-            if !self.claims.insert(outpoint, peg_in, message.len(), true) {
+            if !self.claims.insert(self.tip.peg(), peg_in, message.len(), true) {
                 return Err(ClaimRefusal::Full);
             }
             if !known {
@@ -151,17 +175,22 @@ impl Node {
             return self.punish(now, peer, Offence::Malformed);
         };
         let outpoint = peg_in.outpoint();
-        if self.claims.claims.contains_key(&outpoint) || !self.peers.allow_signatures(&peer, COST) {
+        if self.claims.knows(&outpoint, self.tip.peg()) || !self.peers.allow_signatures(&peer, COST) {
             return self.relay(id, RelayVerdict::Ignore);
         }
         match self.standing(now, &peg_in) {
             // Of a frozen peg nothing more is asked than that the proof is right.
             Standing::Unknown(_) | Standing::Waits(InvalidPeg::Frozen) => self.relay(id, RelayVerdict::Ignore),
             Standing::Ready | Standing::Waits(_) => {
-                let taken = self.claims.insert(outpoint, peg_in, bytes.len(), false);
+                let taken = self.claims.insert(self.tip.peg(), peg_in, bytes.len(), false);
                 self.relay(id, if taken { RelayVerdict::Accept } else { RelayVerdict::Ignore });
             }
-            Standing::Invalid(InvalidPeg::CreditedBefore { .. } | InvalidPeg::ClaimWindowOver { .. }) => {
+            // The fee, and with it the credit, is another for a peer that is ahead or behind.
+            Standing::Invalid(
+                InvalidPeg::CreditedBefore { .. }
+                | InvalidPeg::ClaimWindowOver { .. }
+                | InvalidPeg::RequestOutOfRange { .. },
+            ) => {
                 self.relay(id, RelayVerdict::Ignore);
             }
             Standing::Invalid(_) => {
@@ -173,7 +202,8 @@ impl Node {
 
     /// Sends the claims made here again.
     pub(super) fn rebroadcast_claims(&mut self, now: Now) {
-        for claim in self.claims.claims.values().filter(|claim| claim.own).take(READY_MAX) {
+        let peg = self.tip.peg();
+        for claim in self.claims.claims.values().filter(|claim| claim.own && claim.stands(peg)).take(READY_MAX) {
             let bytes = encode_claim(&claim.peg_in, now.nonce());
             self.actions.push(Action::Publish { topic: Topic::Claims, bytes });
         }
@@ -193,12 +223,18 @@ impl Node {
         let least = self.tip.peg().network().params().peg_in_min;
         match step.peg_in(peg_in.clone()) {
             Ok(()) => Standing::Ready,
-            Err(why @ InvalidPeg::UnknownBlock { .. }) => Standing::Unknown(why),
+            // Of another branch of Bitcoin, perhaps, which a peer that is ahead or behind takes for the best.
+            Err(
+                why @ (InvalidPeg::UnknownBlock { .. } | InvalidPeg::Proof { source: InvalidProof::Root { .. }, .. }),
+            ) => Standing::Unknown(why),
             Err(why @ InvalidPeg::DepositTooSmall { amount, .. }) if amount >= least => Standing::Waits(why),
+            // A lower fee leaves more.
+            Err(why @ InvalidPeg::RequestOutOfRange { amount, min, .. }) if amount < min => Standing::Waits(why),
             Err(
                 why @ (InvalidPeg::TooShallow { .. }
                 | InvalidPeg::StaleTip { .. }
                 | InvalidPeg::TooManyCoins { .. }
+                | InvalidPeg::ReserveTooSmall { .. }
                 | InvalidPeg::Frozen),
             ) => Standing::Waits(why),
             Err(why) => Standing::Invalid(why),

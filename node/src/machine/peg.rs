@@ -124,7 +124,7 @@ impl Node {
             headers: run,
             confirmed: offer.confirmed.clone(),
             spent: offer.spent.clone(),
-            peg_ins: self.claims.ready(height),
+            peg_ins: self.claims.ready(height, self.tip.peg()),
             fee_rate: None,
             keep: BTreeSet::new(),
         }

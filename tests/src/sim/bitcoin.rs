@@ -1,33 +1,37 @@
 //! Bitcoin under the peg: one tree of blocks for the whole world, of which the node on each host knows a part.
 
+mod audit;
 mod desk;
+mod miner;
 mod node;
+mod users;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{Amount, BlockHash, OutPoint, Transaction};
+use bitcoin::{Amount, BlockHash, OutPoint, Transaction, TxOut, Txid};
 use causeway_chainspec::{ChainSpec, Height, SatPerKvb};
-use causeway_consensus::ConnectedBlock;
 use causeway_consensus::peg::PegNetwork;
-use causeway_consensus::peg::history::PegEvent;
-use causeway_consensus::peg::script::DepositTerms;
+use causeway_consensus::peg::batch::Batch;
 
 use super::host::START;
-use super::world::World;
-use crate::parent::{ParentChain, terms};
-use crate::wallet::{Kind, Owner, Spendable};
+use crate::parent::ParentChain;
+use crate::wallet::{Kind, Owner};
 
+pub(super) use audit::Audit;
 pub(super) use desk::Desk;
 pub(super) use node::BitcoinNode;
+pub(super) use users::SIGNING;
+use users::{Deposit, Version};
 
 /// Deposits that Bitcoin's first block has, and what each is worth.
 const FIRST_DEPOSITS: u64 = 3;
 const FIRST_AMOUNT: Amount = Amount::from_sat(2_000_000_000);
 
-/// How long before the start of a run that block was mined.
+/// How long before the start of a run that block was mined, and the time between the next ones.
 const EARLIER: Duration = Duration::from_secs(1_800);
+const EARLY_SPACING: Duration = Duration::from_secs(300);
 
 /// Every block, and what the users of Bitcoin have done.
 pub(super) struct Bitcoin {
@@ -39,24 +43,18 @@ pub(super) struct Bitcoin {
     /// Makes the payments of the users; no block is mined on it.
     bank: ParentChain,
     deposits: Vec<Deposit>,
+    /// Transactions of batches, by id.
+    versions: BTreeMap<Txid, Version>,
+    /// Batches as they were last seen.
+    batches: BTreeMap<u32, Batch>,
+    /// Requests in blocks of Causeway, and those whose batch is closed.
+    requests: BTreeMap<OutPoint, TxOut>,
+    paid: BTreeSet<OutPoint>,
     /// What a transaction should pay.
     rate: SatPerKvb,
     /// The last Causeway block that was looked at.
     seen: Height,
     serial: u64,
-}
-
-/// A deposit that somebody made.
-struct Deposit {
-    terms: DepositTerms,
-    transaction: Transaction,
-    outpoint: OutPoint,
-    owner: Owner,
-    kind: Kind,
-    /// The hosts that handed out its address.
-    desks: Vec<usize>,
-    /// The Causeway block that credited it.
-    credited: Option<Height>,
 }
 
 impl Bitcoin {
@@ -69,30 +67,29 @@ impl Bitcoin {
             bank: start.clone(),
             chains: BTreeMap::from([(start.tip_hash(), Arc::new(start))]),
             deposits: Vec::new(),
+            versions: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            paid: BTreeSet::new(),
             rate: SatPerKvb(2_000),
             seen: Height(0),
             serial: 0,
         };
+        let kind = Kind::P2wpkh;
         let deposits = (0..FIRST_DEPOSITS)
-            .map(|number| world.make_deposit(Owner::new(number), Kind::P2wpkh, FIRST_AMOUNT, desks.to_vec()))
+            .map(|number| {
+                let owner = Owner::new(number);
+                let destination = owner.script_pubkey(kind);
+                world.make_deposit(owner, Some(kind), destination, FIRST_AMOUNT, desks.to_vec())
+            })
             .collect();
         let mut time = START - EARLIER;
         world.best = world.mine(world.best, time, deposits);
         for _ in 1..spec.params().final_depth {
-            time += Duration::from_secs(300);
+            time += EARLY_SPACING;
             world.best = world.mine(world.best, time, Vec::new());
         }
         world
-    }
-
-    /// Pays to the address of an owner's deposit. The transaction is in no block yet.
-    fn make_deposit(&mut self, owner: Owner, kind: Kind, amount: Amount, desks: Vec<usize>) -> Transaction {
-        let terms = terms(owner.script_pubkey(kind), &owner);
-        let transaction = self.bank.deposit(&self.network, &terms, amount);
-        let outpoint = OutPoint { txid: transaction.compute_txid(), vout: 0 };
-        let made = transaction.clone();
-        self.deposits.push(Deposit { terms, transaction, outpoint, owner, kind, desks, credited: None });
-        made
     }
 
     /// Mines a block of these transactions, at this Unix time, and returns it.
@@ -108,30 +105,8 @@ impl Bitcoin {
         self.chains.insert(hash, Arc::new(chain));
         hash
     }
-}
 
-impl World {
-    /// An honest host has committed a block: its credits are in the purse the first time.
-    pub(super) fn peg_committed(&mut self, connected: &ConnectedBlock) {
-        let height = connected.tip().height();
-        if height <= self.bitcoin.seen {
-            return;
-        }
-        self.bitcoin.seen = height;
-        for event in connected.peg_events() {
-            let PegEvent::Credited { outpoint, credit } = event else { continue };
-            let Some(deposit) = self.bitcoin.deposits.iter_mut().find(|deposit| deposit.outpoint == *outpoint) else {
-                continue;
-            };
-            deposit.credited = Some(height);
-            let Some(transaction) = connected.block().transactions().get(1) else { continue };
-            let Some(output) = transaction.transaction().output.get(credit.vout as usize) else { continue };
-            self.purse.credit(Spendable {
-                outpoint: OutPoint { txid: transaction.txid(), vout: credit.vout },
-                output: output.clone(),
-                owner: deposit.owner.clone(),
-                kind: deposit.kind,
-            });
-        }
+    fn best(&self) -> &Arc<ParentChain> {
+        &self.chains[&self.best]
     }
 }

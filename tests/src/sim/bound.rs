@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::bitcoin::SIGNING;
 use super::byzantine::Strategy;
 use super::plan::round_time;
 use super::world::{HEIGHTS_AFTER, World};
@@ -22,6 +23,18 @@ const FIRST_SLOW: Duration = Duration::from_secs(2);
 /// An engine that waits for sync in vain starts after this time.
 const SYNC_STUCK: Duration = Duration::from_secs(5);
 
+/// A desk looks twice a second.
+const DESK: Duration = Duration::from_millis(500);
+
+/// A node sends its own claims again after this time.
+const CLAIMED_AGAIN: Duration = Duration::from_secs(30);
+
+/// Batches that have to wait for each other's change.
+const BATCHES: u32 = 3;
+
+/// A Bitcoin node that spoke against a block is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
 /// A clock this far ahead of another proposes blocks that the other holds.
 const APART_MS: i64 = 10_000;
 
@@ -41,7 +54,22 @@ impl World {
             + self.meeting()
             + self.failing_rounds()
             + self.hidden_lock()
+            + if self.plan.peg.mining.is_some() { ASK_AGAIN } else { Duration::ZERO }
             + height * HEIGHTS_AFTER
+    }
+
+    /// How long it takes after the healing until the peg has nothing left to do, once nobody asks for more.
+    pub(super) fn peg_bound(&self) -> Duration {
+        let params = self.spec.params();
+        let liars = if self.plan.byzantine.is_empty() { Duration::ZERO } else { round_time(0) + round_time(1) };
+        let height = Duration::from_millis(self.plan.interval_ms.into()) + self.plan.delay * 12 + liars;
+        let block = self.plan.peg.mining.unwrap_or_default() + self.plan.peg.header_delay + DESK;
+        // Into a block, and until that is final here.
+        let deep = block * (params.final_depth + 1) + height * 2;
+        // A claim that got lost comes again, and all validators but liars have their turn.
+        let credit = deep + CLAIMED_AGAIN + height * u32::try_from(self.plan.powers.len()).expect("few");
+        let batch = height * params.batch_interval + SIGNING + deep;
+        credit + batch * BATCHES
     }
 
     /// Until the last host has what the first has.

@@ -4,6 +4,7 @@
 
 mod answers;
 mod floods;
+mod peg;
 mod proposals;
 mod strangers;
 mod votes;
@@ -38,6 +39,10 @@ pub enum Strategy {
     StaleRounds,
     /// Proposes blocks far ahead of the clock.
     FutureBlocks,
+    /// Proposes blocks without headers, deposits, confirmations and transactions.
+    Censor,
+    /// Proposes headers that Bitcoin does not have.
+    FalseEvidence,
     /// Answers wrongly, or not.
     LyingSync,
     /// Sends bytes that mean nothing, and asks all the time.
@@ -54,7 +59,7 @@ pub enum Strategy {
 
 impl Strategy {
     /// Those of validators.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Equivocate,
         Self::FloodBodies,
         Self::Withhold,
@@ -64,6 +69,8 @@ impl Strategy {
         Self::FutureBlocks,
         Self::LyingSync,
         Self::Spam,
+        Self::Censor,
+        Self::FalseEvidence,
     ];
 }
 
@@ -122,7 +129,9 @@ impl World {
             truth &= match strategy {
                 Strategy::Equivocate => self.two_faces(index, topic, bytes),
                 Strategy::Withhold => self.withhold(index, topic, bytes),
-                Strategy::InvalidBlocks | Strategy::FutureBlocks => self.propose_instead(index, strategy, topic, bytes),
+                Strategy::InvalidBlocks | Strategy::FutureBlocks | Strategy::Censor | Strategy::FalseEvidence => {
+                    self.propose_instead(index, strategy, topic, bytes)
+                }
                 Strategy::FloodBodies
                 | Strategy::WrongProposer
                 | Strategy::StaleRounds
@@ -161,6 +170,8 @@ impl World {
                     | Strategy::Withhold
                     | Strategy::InvalidBlocks
                     | Strategy::FutureBlocks
+                    | Strategy::Censor
+                    | Strategy::FalseEvidence
                     | Strategy::LyingSync => {}
                 }
             }

@@ -47,6 +47,18 @@ pub enum Check {
     NoHonestBan,
     /// An accepted transaction gets final, once.
     Transactions,
+    /// The accounts of the peg add up at every honest host after every block, and are those of its coins.
+    Accounts,
+    /// A deposit is credited once, as its terms say, and only if Bitcoin has it.
+    PegIns,
+    /// A request is paid once, and what it asks for.
+    PegOuts,
+    /// What is final of Bitcoin is Bitcoin's.
+    FalseEvidence,
+    /// A block that speaks of Bitcoin is prevoted if the host's Bitcoin node or two thirds have said the same, and soon then.
+    BitcoinVote,
+    /// Every deposit is credited and every request paid, soon after the healing.
+    PegLiveness,
     /// Nothing grows without bound.
     BoundedQueues,
     /// No node stops.
@@ -80,6 +92,12 @@ impl Check {
             Self::NoHonestBlame => "no-honest-blame",
             Self::NoHonestBan => "no-honest-ban",
             Self::Transactions => "transactions",
+            Self::Accounts => "accounts",
+            Self::PegIns => "peg-ins",
+            Self::PegOuts => "peg-outs",
+            Self::FalseEvidence => "false-evidence",
+            Self::BitcoinVote => "bitcoin-vote",
+            Self::PegLiveness => "peg-liveness",
             Self::BoundedQueues => "bounded-queues",
             Self::NoFault => "no-fault",
             Self::Liveness => "liveness",

@@ -8,7 +8,7 @@ use causeway_chainspec::Height;
 use causeway_consensus::bft::{CommitCertificate, HighWaterMark, LogEntry, Writing};
 use causeway_consensus::{ConnectedBlock, StateFault};
 use causeway_node::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
-use causeway_node::machine::peg::BitcoinQuestion;
+use causeway_node::machine::peg::{BitcoinAnswer, BitcoinQuestion};
 use causeway_node::machine::{Action, Event, RelayVerdict, Report, Ticket};
 use causeway_node::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response, Topic};
 
@@ -150,6 +150,9 @@ impl World {
             }
             Job::AskBitcoin(question) => {
                 let answer = host.bitcoin.answer(&self.bitcoin, &question);
+                if let (BitcoinAnswer::Agrees, Some(height)) = (answer, host.height().next()) {
+                    self.audit.agreed(index, height, question);
+                }
                 Ok(Event::BitcoinJudged { ticket, answer })
             }
             Job::Check(job) => job.run(&host.chain).map(|results| Event::Checked { ticket, results }),
@@ -203,7 +206,7 @@ impl World {
         self.over |= self.watch.has_forked();
         if self.plan.is_honest(index) {
             self.purse.committed(self.now, connected.block());
-            self.peg_committed(connected);
+            self.peg_committed(index, connected);
         }
         if self.is_last(index) {
             return self.crash(index);
@@ -239,6 +242,7 @@ impl World {
             if topic == Topic::Consensus {
                 let host = &self.hosts[index];
                 self.watch.published(self.now, index, host, host.unix(self.now), &bytes);
+                self.audit_vote(index, &bytes);
             }
             self.watch.wire(topic, &bytes);
             return self.send_to_all(index, topic, &bytes);
@@ -265,12 +269,18 @@ impl World {
         match report {
             Report::Round { height, round, .. } => {
                 self.stats.later_rounds += 1;
-                if honest && self.plan.is_smooth() {
+                if honest && (self.plan.is_smooth() || self.plan.peg.rounds.is_some_and(|most| round > most)) {
                     self.fail(Check::Liveness, format!("host {index}, height {height}: round {round} has begun"));
                 }
             }
             Report::Committed { decided_in: None, .. } => self.stats.synced += 1,
             Report::Held { .. } => self.stats.held += 1,
+            Report::HeldByBitcoin { hash, .. } => {
+                self.stats.held_by_bitcoin += 1;
+                if honest {
+                    self.audit.held(index, hash);
+                }
+            }
             Report::Withheld { .. } if honest => self.stats.withheld += 1,
             Report::SignedElsewhere { height } if honest && !self.hosts[index].lost_log => {
                 self.fail(Check::OwnMessages, format!("host {index} does not know its own signature at {height}"));

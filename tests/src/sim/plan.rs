@@ -1,5 +1,8 @@
 //! The scenarios: what goes wrong in each, drawn from a seed, and how long a network may take once it is healed.
 
+mod peg;
+mod scenario;
+
 use std::time::Duration;
 
 use causeway_consensus::bft::LinearTimeouts;
@@ -7,155 +10,8 @@ use causeway_consensus::bft::LinearTimeouts;
 use super::byzantine::Strategy;
 use super::rng::Rng;
 
-/// What kind of trouble a run has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scenario {
-    /// None.
-    Healthy,
-    /// 1 to 16 validators with any powers.
-    Sizes,
-    /// Every host has few links: what is sent must be sent on.
-    Sparse,
-    /// Messages get lost, twice and late.
-    Lossy,
-    /// Groups of hosts lose their connections to each other.
-    Partitions,
-    /// Groups of hosts do not hear each other, and no connection ends.
-    SilentPartitions,
-    /// Processes end at any action, with a torn log.
-    Crashes,
-    /// The same, and now and then all end at once.
-    CrashAll,
-    /// One validator loses its log in a crash, but not its mark.
-    LostLog,
-    /// Syncing takes up to a second.
-    SlowDisk,
-    /// Judging a block takes up to three seconds.
-    SlowValidation,
-    /// Clocks are wrong by up to eight seconds.
-    Skew,
-    /// One clock is wrong by much, and may jump.
-    WrongClock,
-    /// Hosts that start when the others are far ahead.
-    LateJoiners,
-    /// The same, and some of those they ask lie.
-    LateJoinersAmongLiars,
-    /// A host that fetches thousands of blocks from its only peer, as fast as they come.
-    FastSync,
-    /// Another validator set every few heights.
-    ChangingSets,
-    /// A validator tells each peer something else.
-    Equivocation,
-    /// Bodies without proposals, and altered ones.
-    BodyFlood,
-    /// Bodies, proposals and votes that do not come.
-    Withholding,
-    /// Proposed blocks that break rules.
-    InvalidBlocks,
-    /// Proposals out of turn.
-    WrongProposer,
-    /// Messages of other rounds and heights, and old ones again.
-    StaleRounds,
-    /// Two validators push the time of blocks ahead.
-    FutureBlocks,
-    /// Wrong answers to whoever asks.
-    LyingSync,
-    /// Bytes that mean nothing.
-    Spam,
-    /// Strangers fill the room for bodies without a proposal.
-    JunkBodies,
-    /// Strangers claim to have everything, and answer nothing, while a host has to catch up.
-    StalledSync,
-    /// Strangers claim to have everything, and answer with old blocks.
-    Decoys,
-    /// Strangers put certificates together from what validators signed.
-    Certificates,
-    /// Loss, crashes, slowness, wrong clocks, partitions and changing sets at once.
-    Storm,
-    /// The same among liars of every kind.
-    Chaos,
-}
-
-/// Every scenario.
-pub const SCENARIOS: [Scenario; 32] = [
-    Scenario::Healthy,
-    Scenario::Sizes,
-    Scenario::Sparse,
-    Scenario::Lossy,
-    Scenario::Partitions,
-    Scenario::SilentPartitions,
-    Scenario::Crashes,
-    Scenario::CrashAll,
-    Scenario::LostLog,
-    Scenario::SlowDisk,
-    Scenario::SlowValidation,
-    Scenario::Skew,
-    Scenario::WrongClock,
-    Scenario::LateJoiners,
-    Scenario::LateJoinersAmongLiars,
-    Scenario::FastSync,
-    Scenario::ChangingSets,
-    Scenario::Equivocation,
-    Scenario::BodyFlood,
-    Scenario::Withholding,
-    Scenario::InvalidBlocks,
-    Scenario::WrongProposer,
-    Scenario::StaleRounds,
-    Scenario::FutureBlocks,
-    Scenario::LyingSync,
-    Scenario::Spam,
-    Scenario::JunkBodies,
-    Scenario::StalledSync,
-    Scenario::Decoys,
-    Scenario::Certificates,
-    Scenario::Storm,
-    Scenario::Chaos,
-];
-
-impl Scenario {
-    /// The name on a command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Sizes => "sizes",
-            Self::Sparse => "sparse",
-            Self::Lossy => "lossy",
-            Self::Partitions => "partitions",
-            Self::SilentPartitions => "silent-partitions",
-            Self::Crashes => "crashes",
-            Self::CrashAll => "crash-all",
-            Self::LostLog => "lost-log",
-            Self::SlowDisk => "slow-disk",
-            Self::SlowValidation => "slow-validation",
-            Self::Skew => "skew",
-            Self::WrongClock => "wrong-clock",
-            Self::LateJoiners => "late-joiners",
-            Self::LateJoinersAmongLiars => "late-joiners-liars",
-            Self::FastSync => "fast-sync",
-            Self::ChangingSets => "changing-sets",
-            Self::Equivocation => "equivocation",
-            Self::BodyFlood => "body-flood",
-            Self::Withholding => "withholding",
-            Self::InvalidBlocks => "invalid-blocks",
-            Self::WrongProposer => "wrong-proposer",
-            Self::StaleRounds => "stale-rounds",
-            Self::FutureBlocks => "future-blocks",
-            Self::LyingSync => "lying-sync",
-            Self::Spam => "spam",
-            Self::JunkBodies => "junk-bodies",
-            Self::StalledSync => "stalled-sync",
-            Self::Decoys => "decoys",
-            Self::Certificates => "certificates",
-            Self::Storm => "storm",
-            Self::Chaos => "chaos",
-        }
-    }
-
-    /// The scenario of a name.
-    pub fn of_name(name: &str) -> Option<Self> {
-        SCENARIOS.iter().copied().find(|scenario| scenario.name() == name)
-    }
-}
+pub use peg::PegPlan;
+pub use scenario::{SCENARIOS, Scenario};
 
 /// What goes wrong until the network heals.
 #[derive(Debug, Clone, Default)]
@@ -223,6 +79,8 @@ pub struct Plan {
     pub delay: Duration,
     /// Whether transactions are handed in.
     pub transactions: bool,
+    /// What happens on Bitcoin.
+    pub peg: PegPlan,
 }
 
 /// The longest delay of a message on a good network.
@@ -273,8 +131,10 @@ impl Plan {
             work: Duration::from_millis(15),
             delay: DELAY,
             transactions: true,
+            peg: PegPlan::default(),
         };
         plan.scene(&mut rng);
+        plan.peg.lag.resize(plan.hosts(), peg::LAG);
         // As long as it takes if a third of the rounds fails; then it was trouble enough.
         plan.trouble = Duration::from_millis(u64::from(plan.interval_ms) * u64::from(plan.heights))
             + Duration::from_millis(1_500) * plan.heights
@@ -299,6 +159,7 @@ impl Plan {
                 | Scenario::StalledSync
                 | Scenario::Decoys
                 | Scenario::Certificates
+                | Scenario::Peg
         )
     }
 
@@ -417,6 +278,12 @@ impl Plan {
                 self.powers = vec![1; 7];
                 self.strangers(1, Strategy::Certificates);
             }
+            Scenario::Peg
+            | Scenario::LateHeaders
+            | Scenario::DeadBitcoin
+            | Scenario::BitcoinReorg
+            | Scenario::CensoringProposers
+            | Scenario::FalseEvidence => self.peg_scene(rng),
             Scenario::Storm => self.storm(rng),
             Scenario::Chaos => self.chaos(rng),
         }
@@ -464,13 +331,15 @@ impl Plan {
         self.skew_ms = (0..self.hosts()).map(|_| signed(rng, 3_000)).collect();
         self.degree = rng.chance(30).then_some(3);
         self.late = if rng.chance(30) { vec![self.powers.len()] } else { Vec::new() };
+        self.troubled_bitcoin(rng);
     }
 
     fn chaos(&mut self, rng: &mut Rng) {
         self.lossy(rng);
         let first = 1 + rng.index(Strategy::ALL.len());
         let some = |rng: &mut Rng| -> Vec<Strategy> {
-            let chosen = (0..1 + rng.index(3)).map(|_| Strategy::ALL[(first + rng.index(10)) % Strategy::ALL.len()]);
+            let chosen = (0..1 + rng.index(3))
+                .map(|_| Strategy::ALL[(first + rng.index(Strategy::ALL.len() + 1)) % Strategy::ALL.len()]);
             chosen.collect()
         };
         self.powers = vec![1; 7];
@@ -482,6 +351,7 @@ impl Plan {
         self.changes_every = None;
         self.skew_ms = (0..self.hosts()).map(|_| signed(rng, 3_000)).collect();
         self.degree = rng.chance(30).then_some(4);
+        self.troubled_bitcoin(rng);
     }
 }
 

@@ -55,6 +55,11 @@ impl Purse {
         self.closed = true;
     }
 
+    /// Whether nothing new is handed in.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Whether some host has taken a transaction that is not final.
     pub(super) fn is_waiting(&self) -> bool {
         self.open.values().any(|open| open.taken.is_some())
@@ -97,6 +102,8 @@ impl World {
         let place = self.rng.index(self.purse.coins.len());
         let coin = self.purse.coins.swap_remove(place);
         let left = coin.output.value - FEE;
+        let request = self.ask_for_bitcoin(left);
+        let left = left - request.as_ref().map_or(Amount::ZERO, |request| request.value);
         let parts = if left < MIN_SPLIT { 1 } else { 1 + self.rng.below(3) };
         let payees: Vec<(Owner, Kind)> =
             (0..parts).map(|_| (Owner::new(self.rng.below(64)), Kind::ALL[self.rng.index(Kind::ALL.len())])).collect();
@@ -105,6 +112,8 @@ impl World {
             .map(|(owner, kind)| TxOut { value: left / parts, script_pubkey: owner.script_pubkey(*kind) })
             .collect();
         outputs[0].value += left % parts;
+        // After those that are spent again.
+        outputs.extend(request);
         let transaction = spend(&[coin], outputs);
         let txid = transaction.compute_txid();
         let made = (0_u32..).zip(&transaction.output).zip(payees).map(|((vout, output), (owner, kind))| Spendable {

@@ -20,6 +20,14 @@ pub(super) fn event(event: &Event) -> String {
         Event::Checked { ticket, results } => {
             format!("checked {} {}", ticket.0, results.iter().filter(|result| result.is_ok()).count())
         }
+        Event::Bitcoin { offer } => match offer {
+            Some(offer) => {
+                let (first, count) = (offer.first, offer.headers.len());
+                format!("bitcoin: {count} headers from {first}, {} confirmed", offer.confirmed.len())
+            }
+            None => "bitcoin: absent".to_owned(),
+        },
+        Event::Claim { peg_in, .. } => format!("claim {}", peg_in.outpoint()),
         Event::Submit { id, transaction } => format!("submit {} {}", id.0, transaction.compute_txid()),
         other => format!("{other:?}"),
     }

@@ -205,6 +205,17 @@ impl Watch {
         voted.filter(|((_, _, of), _)| *of == block).any(|(_, voters)| Self::is_quorum(set, voters))
     }
 
+    /// Whether two thirds have prevoted or precommitted a block, as far as anybody has said.
+    pub(super) fn has_polka(&self, height: Height, block: BlockHash) -> bool {
+        let set = self.schedule.set(height);
+        self.polka(&set, height, block, 0..u32::MAX) || self.precommitted(&set, height, block)
+    }
+
+    /// The chain of the honest hosts.
+    pub(super) fn reference(&mut self) -> &mut MemoryChain {
+        &mut self.reference
+    }
+
     fn precommitted(&self, set: &ValidatorSet, height: Height, block: BlockHash) -> bool {
         let from = (height, 0, BlockHash::all_zeros());
         let voted = self.precommits.range(from..).take_while(|((of, _, _), _)| *of == height);

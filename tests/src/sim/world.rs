@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{Amount, ScriptBuf};
+use bitcoin::{Amount, BlockHash, ScriptBuf};
 use bytes::Bytes;
 use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT};
 use causeway_consensus::bft::{CommitCertificate, Guarded, Key, Signer, Vote, VoteType};
@@ -16,7 +16,7 @@ use causeway_node::mempool::{Policy, snapshot};
 use causeway_node::wire::{FinalBlock, Topic};
 use libp2p::PeerId;
 
-use super::bitcoin::{Bitcoin, BitcoinNode};
+use super::bitcoin::{Audit, Bitcoin, BitcoinNode};
 use super::byzantine::Byzantine;
 use super::check::{Check, Violation};
 use super::disk::Disk;
@@ -52,6 +52,10 @@ pub(super) enum What {
     CrashAll,
     Regroup,
     Desk { host: usize, life: u64 },
+    Mine,
+    BitcoinBlock { host: usize, block: BlockHash },
+    BitcoinFails { host: usize },
+    Deposit,
     Network,
     Purse,
 }
@@ -79,6 +83,16 @@ pub struct Stats {
     pub evidence: u64,
     /// Blocks whose vote was held back.
     pub held: u64,
+    /// Blocks that Bitcoin was mined, and of those with a reorganisation or a rival.
+    pub bitcoin_blocks: u64,
+    /// Reorganisations of Bitcoin, and rivals.
+    pub reorganisations: u64,
+    /// Answers of Bitcoin nodes that held a vote back.
+    pub held_by_bitcoin: u64,
+    /// Deposits that were credited.
+    pub credited: u64,
+    /// Requests that were paid.
+    pub paid: u64,
     /// Peers that were banned.
     pub bans: u64,
     /// Transactions that became final.
@@ -89,6 +103,8 @@ pub struct Stats {
     pub healed_in: Duration,
     /// How long that may take.
     pub healing_bound: Duration,
+    /// From then until the peg has nothing left to do, as a part of how long that may take.
+    pub settling: f64,
 }
 
 /// The end of a run.
@@ -122,6 +138,7 @@ pub struct World {
     pub(super) watch: Watch,
     pub(super) purse: Purse,
     pub(super) bitcoin: Bitcoin,
+    pub(super) audit: Audit,
     pub(super) stats: Stats,
     pub(super) over: bool,
     listener: Option<Listener>,
@@ -139,7 +156,7 @@ impl World {
         let workers = Arc::new(Workers::new(NonZeroUsize::MIN));
         let chain = || MemoryChain::with_workers(spec.clone(), Arc::clone(&workers));
         let honest: BTreeSet<usize> = (0..plan.hosts()).filter(|host| plan.is_honest(*host)).collect();
-        let desks: Vec<usize> = honest.iter().copied().collect();
+        let desks: Vec<usize> = honest.iter().copied().filter(|host| !plan.peg.without.contains(host)).collect();
         let reference = chain();
         let bitcoin = Bitcoin::new(&spec, Arc::clone(reference.peg().network()), &desks);
         let hosts: Vec<Host> = (0..plan.hosts())
@@ -152,7 +169,7 @@ impl World {
                 chain: chain(),
                 blocks: Vec::new(),
                 disk: Disk::default(),
-                bitcoin: BitcoinNode::new(&bitcoin),
+                bitcoin: BitcoinNode::new(&bitcoin, !plan.peg.without.contains(&index)),
                 snapshot: Vec::new(),
                 life: None,
                 lives: 0,
@@ -179,6 +196,7 @@ impl World {
             watch,
             purse,
             bitcoin,
+            audit: Audit::default(),
             stats: Stats::default(),
             over: false,
             listener: None,
@@ -190,13 +208,21 @@ impl World {
         }
         let late = world.plan.late.clone();
         for host in (0..world.hosts.len()).filter(|host| !late.contains(host)) {
-            let spread = if world.plan.is_smooth() { 0 } else { 300 };
+            let spread = if world.plan.is_smooth() || world.plan.peg.rounds.is_some() { 0 } else { 300 };
             let delay = world.rng.between(Duration::ZERO, Duration::from_millis(spread));
             world.after(delay, What::Boot { host });
         }
         world.after(NETWORK_TICK, What::Network);
         if world.plan.transactions {
             world.after(Duration::from_secs(2), What::Purse);
+        }
+        if let Some(every) = world.plan.peg.mining {
+            world.after(every, What::Mine);
+            world.after(every, What::Deposit);
+        }
+        for host in world.plan.peg.failing.clone() {
+            let delay = world.rng.between(Duration::ZERO, Duration::from_secs(6));
+            world.after(delay, What::BitcoinFails { host });
         }
         if let Some(every) = world.plan.faults.regroup_every {
             world.after(every, What::Regroup);
@@ -280,7 +306,15 @@ impl World {
         while !self.over && !self.watch.has_failed() && self.purse.is_waiting() && self.now < settled_by {
             self.step();
         }
+        let peg_bound = self.peg_bound();
+        let settled_by = self.now + peg_bound;
+        let is_settled = |world: &Self| world.is_peg_settled() && !world.purse.is_waiting();
+        while !self.over && !self.watch.has_failed() && !is_settled(&self) && self.now < settled_by {
+            self.step();
+        }
         self.last_checks();
+        self.last_audit(peg_bound);
+        self.stats.settling = (self.now + peg_bound).saturating_sub(settled_by).as_secs_f64() / peg_bound.as_secs_f64();
         self.stats.time = self.now;
         self.stats.heights = u64::from(self.watch.height().to_u32() - first);
         Outcome {
@@ -316,6 +350,7 @@ impl World {
         faults.validation = Duration::ZERO;
         faults.delay = self.plan.delay;
         self.links.heal();
+        self.heal_bitcoin();
         for host in 0..self.hosts.len() {
             match &mut self.hosts[host].life {
                 Some(life) => life.budget = None,
@@ -350,11 +385,16 @@ impl World {
             What::CrashAll => self.crash_all(),
             What::Regroup => self.regroup(),
             What::Desk { host, life } => self.look_at_desk(host, life),
+            What::Mine => self.mine_bitcoin(),
+            What::BitcoinBlock { host, block } => self.bitcoin_block(host, block),
+            What::BitcoinFails { host } => self.bitcoin_fails(host),
+            What::Deposit => self.use_bitcoin(),
             What::Network => {
                 self.set_clocks();
                 self.look_after_links();
                 self.let_liars_speak();
                 self.look_at_queues();
+                self.audit_held();
                 self.after(NETWORK_TICK, What::Network);
             }
             What::Purse => self.hand_in(),
@@ -428,6 +468,7 @@ impl World {
         }
         host.bans.clear();
         self.purse.crashed(index);
+        self.audit.forget_held(index);
         self.disconnect_all(index);
         let delay = self.rng.between(Duration::from_millis(50), Duration::from_secs(3));
         self.after(delay, What::Boot { host: index });
@@ -511,6 +552,9 @@ impl World {
             }
             let Some(event) = life.inbox.pop_front() else { break };
             self.watch.told(index, &event);
+            if self.plan.is_honest(index) {
+                self.audit.told(index, &event);
+            }
             if let Some(listener) = &mut self.listener {
                 listener(format!("{:>12.6} {index:2} <- {}", self.now.as_secs_f64(), tale::event(&event)));
             }

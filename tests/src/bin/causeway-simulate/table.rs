@@ -24,8 +24,15 @@ pub(crate) struct Row {
     pub(crate) bans: u64,
     pub(crate) transactions: u64,
     pub(crate) messages: u64,
+    pub(crate) bitcoin_blocks: u64,
+    pub(crate) bitcoin_reorganisations: u64,
+    pub(crate) held_by_bitcoin: u64,
+    pub(crate) deposits_credited: u64,
+    pub(crate) requests_paid: u64,
     /// The longest time to heal, as a part of its bound.
     pub(crate) worst_healing: f64,
+    /// The same of the time until the peg has nothing left to do.
+    pub(crate) worst_settling: f64,
     pub(crate) violations: u64,
     /// Runs in which a check failed, by check.
     pub(crate) failed_checks: BTreeMap<&'static str, u64>,
@@ -54,7 +61,13 @@ impl Row {
             bans: 0,
             transactions: 0,
             messages: 0,
+            bitcoin_blocks: 0,
+            bitcoin_reorganisations: 0,
+            held_by_bitcoin: 0,
+            deposits_credited: 0,
+            requests_paid: 0,
             worst_healing: 0.0,
+            worst_settling: 0.0,
             violations: 0,
             failed_checks: BTreeMap::new(),
             trace: String::new(),
@@ -79,8 +92,14 @@ impl Row {
         self.bans += stats.bans;
         self.transactions += stats.transactions;
         self.messages += stats.messages;
+        self.bitcoin_blocks += stats.bitcoin_blocks;
+        self.bitcoin_reorganisations += stats.reorganisations;
+        self.held_by_bitcoin += stats.held_by_bitcoin;
+        self.deposits_credited += stats.credited;
+        self.requests_paid += stats.paid;
         let healing = stats.healed_in.as_secs_f64() / stats.healing_bound.as_secs_f64();
         self.worst_healing = self.worst_healing.max(healing);
+        self.worst_settling = self.worst_settling.max(stats.settling);
         self.violations += outcome.violations.len() as u64;
         let mut checks: Vec<_> = outcome.violations.iter().map(|violation| violation.check.name()).collect();
         checks.dedup();
@@ -100,7 +119,7 @@ pub(crate) fn progress(row: &Row) {
 /// The table of all.
 pub(crate) fn print(rows: &[Row]) {
     println!(
-        "{:<20} {:>4} {:>7} {:>9} {:>7} {:>8} {:>8} {:>8} {:>6} {:>8} {:>6} {:>5} {:>7} {:>8} {:>7} {:>6} {:>7}",
+        "{:<20} {:>4} {:>7} {:>9} {:>7} {:>8} {:>8} {:>8} {:>6} {:>8} {:>6} {:>5} {:>7} {:>8} {:>5} {:>6} {:>7} {:>7} {:>5} {:>7} {:>8} {:>6} {:>7}",
         "scenario",
         "runs",
         "heights",
@@ -115,13 +134,19 @@ pub(crate) fn print(rows: &[Row]) {
         "bans",
         "txs",
         "messages",
+        "btc",
+        "reorgs",
+        "btcheld",
+        "credits",
+        "paid",
         "healing",
+        "settling",
         "failed",
         "seconds"
     );
     for row in rows {
         println!(
-            "{:<20} {:>4} {:>7} {:>9.0} {:>7} {:>8} {:>8} {:>8} {:>6} {:>8} {:>6} {:>5} {:>7} {:>8} {:>6.0}% {:>6} {:>7.1}",
+            "{:<20} {:>4} {:>7} {:>9.0} {:>7} {:>8} {:>8} {:>8} {:>6} {:>8} {:>6} {:>5} {:>7} {:>8} {:>5} {:>6} {:>7} {:>7} {:>5} {:>6.0}% {:>7.0}% {:>6} {:>7.1}",
             row.scenario,
             row.runs,
             row.heights,
@@ -136,7 +161,13 @@ pub(crate) fn print(rows: &[Row]) {
             row.bans,
             row.transactions,
             row.messages,
+            row.bitcoin_blocks,
+            row.bitcoin_reorganisations,
+            row.held_by_bitcoin,
+            row.deposits_credited,
+            row.requests_paid,
             row.worst_healing * 100.0,
+            row.worst_settling * 100.0,
             row.violations,
             row.seconds
         );

@@ -26,6 +26,8 @@ impl World {
                 let unix = self.hosts[index].unix(self.now);
                 match strategy {
                     Strategy::FutureBlocks => push_ahead(&mut lie, unix, &mut self.rng),
+                    Strategy::Censor => lie = self.without_evidence(index, truth.clone()),
+                    Strategy::FalseEvidence => lie = self.with_false_headers(index, truth.clone()),
                     _ => spoil(&mut lie, &mut self.rng),
                 }
                 if let Some(liar) = &mut self.hosts[index].byzantine {
