@@ -270,10 +270,10 @@ impl Daemon {
 
     fn reported(&self, report: Report) {
         match report {
-            Report::Say(message) => {
-                self.transport.broadcast(SignedMessage::sign(self.chain, self.own, &self.identity, message).encode());
+            Report::Say { to, message } => {
+                self.send(to, SignedMessage::sign(self.chain, self.own, &self.identity, message).encode());
             }
-            Report::Relay(bytes) => self.transport.broadcast(bytes),
+            Report::Relay { to, bytes } => self.send(to, bytes),
             Report::BadPeer { peer, error } => {
                 tracing::warn!(peer, %error, "a member passes on what nobody signed: it is not listened to for a minute");
                 self.transport.distrust(peer, DISTRUST);
@@ -287,6 +287,15 @@ impl Daemon {
             }
             Report::Open(open) => self.board().retain_signed(&open),
             Report::Alarm(alarm) => self.board().set_alarm(alarm),
+        }
+    }
+
+    fn send(&self, to: Option<u16>, bytes: Vec<u8>) {
+        match to {
+            None => self.transport.broadcast(bytes),
+            // Peers are the other members in their order.
+            Some(to) if to != self.own => self.transport.send(usize::from(to) - usize::from(to > self.own), bytes),
+            Some(_) => {}
         }
     }
 

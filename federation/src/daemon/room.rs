@@ -72,10 +72,10 @@ pub(crate) enum Order {
 /// What the room says.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// To be signed with the identity key and sent to all.
-    Say(SessionMessage),
-    /// To be sent to all.
-    Relay(Vec<u8>),
+    /// To be signed with the identity key and sent to a member; to all if None.
+    Say { to: Option<u16>, message: SessionMessage },
+    /// To be sent to a member; to all if None.
+    Relay { to: Option<u16>, bytes: Vec<u8> },
     /// A peer passed on what nobody signed.
     BadPeer { peer: usize, error: MessageError },
     /// A transaction is signed, and on disk.
@@ -337,8 +337,12 @@ impl Room {
     fn perform(&mut self, now: Duration, task: TaskId, action: SessionAction, events: &mut VecDeque<SessionEvent>) {
         let Some(open) = self.open.get_mut(&task) else { return };
         match action {
-            SessionAction::Send(message) => self.reports.push(Report::Say(message)),
-            SessionAction::Relay(message) => self.reports.push(Report::Relay(message.encode())),
+            SessionAction::Send(message) => self.reports.push(Report::Say { to: None, message }),
+            SessionAction::SendTo { to, message } => self.reports.push(Report::Say { to: Some(to), message }),
+            SessionAction::Relay(signed) => self.reports.push(Report::Relay { to: None, bytes: signed.encode() }),
+            SessionAction::RelayTo { to, signed } => {
+                self.reports.push(Report::Relay { to: Some(to), bytes: signed.encode() });
+            }
             SessionAction::Persist(record) => match self.log.record(&record) {
                 Ok(()) => events.push_back(SessionEvent::Persisted { round: record.round }),
                 // The session waits in vain and goes on to the next round.

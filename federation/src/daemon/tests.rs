@@ -90,13 +90,13 @@ fn run_liar(
             };
             for report in said {
                 match report {
-                    Report::Say(mut message) => {
+                    Report::Say { mut message, .. } => {
                         spoil(&mut message);
                         let own = u16::try_from(member).unwrap();
                         let signed = SignedMessage::sign(chain(), own, &world::identity(member), message);
                         transport.broadcast(signed.encode());
                     }
-                    Report::Relay(bytes) => transport.broadcast(bytes),
+                    Report::Relay { bytes, .. } => transport.broadcast(bytes),
                     _ => {}
                 }
             }
