@@ -6,6 +6,7 @@
 //! whose index is behind reads the blocks between. Validation never looks into it.
 
 mod coins;
+mod credits;
 mod index;
 mod open;
 mod schema;

@@ -4,15 +4,22 @@
 //! ways that never mix: *not ready* (something is missing: ask again), *refused* (a rule says no) and *breach* (what
 //! can only happen if a chain or a key is broken: stop and call a person).
 
+mod decline;
+mod deposits;
+
 use std::fmt;
 use std::sync::Arc;
 
-use bitcoin::{Amount, BlockHash, OutPoint, Transaction, TxOut, Txid};
+use bitcoin::{BlockHash, OutPoint, Transaction, TxOut, Txid};
 use causeway_chainspec::{BitcoinHeight, ChainId, Height};
+use causeway_consensus::bft::{CommitCertificate, ValidatorSet};
 use causeway_consensus::peg::batch::{Batch, BatchKind};
 use causeway_consensus::peg::coin::{CoinKind, PegCoin};
 use causeway_consensus::peg::script::{CoinScript, EpochScripts};
 use serde::{Deserialize, Serialize};
+
+pub use self::decline::{Breach, Decline, NotReady, Refusal};
+pub use self::deposits::{CreditedDeposit, DepositFacts, DepositsMark, check_deposits};
 
 use crate::bitcoind::UnspentCoin;
 use crate::session::INPUTS_MAX;
@@ -33,6 +40,30 @@ impl fmt::Display for BlockPoint {
     }
 }
 
+/// A block of Bitcoin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BitcoinPoint {
+    /// Its height on Bitcoin.
+    pub height: u32,
+    /// Its hash.
+    pub hash: BlockHash,
+}
+
+impl fmt::Display for BitcoinPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bitcoin block {} at height {}", self.hash, self.height)
+    }
+}
+
+/// What a member acted on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActedOn {
+    /// The block.
+    pub block: BlockPoint,
+    /// What made it final; None if an operator wrote the record.
+    pub certificate: Option<CommitCertificate>,
+}
+
 /// What the member itself says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnFacts {
@@ -40,8 +71,10 @@ pub struct OwnFacts {
     pub paused: bool,
     /// It stopped for this.
     pub alarm: Option<String>,
-    /// The block that it last acted on.
-    pub acted_on: Option<BlockPoint>,
+    /// What it last acted on.
+    pub acted_on: Option<ActedOn>,
+    /// How far credited deposits were found on Bitcoin.
+    pub deposits: DepositsMark,
 }
 
 /// What the member's own node says, all of one state but for the last two.
@@ -53,11 +86,13 @@ pub struct NodeFacts {
     pub tip: BlockPoint,
     /// Why the peg is frozen, if it is.
     pub frozen: Option<String>,
-    /// The block that the certificate of the tip's height is for; None for a height without one.
-    pub certified: Option<BlockHash>,
+    /// The certificate that it shows for the tip; None if it was not asked, or has none.
+    pub certificate: Option<CommitCertificate>,
     /// Its block at the height that the member had last acted on when the node was asked; None if it has none there,
     /// or the member never acted.
     pub at_acted_on: Option<BlockPoint>,
+    /// The certificate that it shows there, if its block is another one than the member's.
+    pub other: Option<CommitCertificate>,
 }
 
 /// What the member's own bitcoind says of one batch.
@@ -75,130 +110,13 @@ pub struct BitcoinFacts {
     pub confirmed: Option<Txid>,
 }
 
-/// Something is missing. Ask again later.
-#[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotReady {
-    /// The node is behind what this member has acted on.
-    #[error(
-        "the node is at height {height}, this member acted on height {acted_on}: wait until the node has caught up"
-    )]
-    NodeBehind { height: u32, acted_on: u32 },
-    /// The member has acted since the node was asked for its block there.
-    #[error("the node was not asked for its block at height {acted_on} yet: asking")]
-    NotAsked { acted_on: u32 },
-    /// bitcoind is behind.
-    #[error("bitcoind is at height {height} and still syncing: wait")]
-    BitcoinSyncing { height: BitcoinHeight },
-    /// bitcoind is behind what the chain knew when it fixed the transaction.
-    #[error("bitcoind is at height {height}, the transaction was fixed at Bitcoin height {fixed_at}: wait")]
-    BitcoinBehind { height: BitcoinHeight, fixed_at: BitcoinHeight },
-    /// Bitcoin's best chain changed between two answers.
-    #[error("Bitcoin's best block changed while its coins were asked for: asking again")]
-    BitcoinMoved,
-    /// A version of the batch is in a block already (PEG section 8, rule 3).
-    #[error(
-        "version {txid} is in a Bitcoin block: nothing is left to sign, the chain closes the batch once it is deep"
-    )]
-    Confirmed { txid: Txid },
-}
-
-/// A rule says no.
-#[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// Rule 5.
-    #[error("this member is paused: run \"causeway-federation resume\" when it may sign again")]
-    Paused,
-    /// The node follows another chain.
-    #[error("the node follows chain {got}, this member's is {expected}: correct url under [node] in federation.toml")]
-    OtherChain { got: ChainId, expected: ChainId },
-    /// It stopped before.
-    #[error("this member has stopped ({reason}): find out why, then run \"causeway-federation resume --clear-alarm\"")]
-    Alarmed { reason: String },
-    /// Rule 1: the peg is frozen.
-    #[error("the peg is frozen ({reason}): members sign nothing until the validators resolve it")]
-    Frozen { reason: String },
-    /// Rule 1: not of a final block.
-    #[error("the version was fixed at height {fixed}, above the final height {tip}: check the node")]
-    NotFinal { fixed: Height, tip: u32 },
-    /// Rule 2: not the transaction of the version.
-    #[error("the rebuilt transaction is {rebuilt}, the version's is {expected}: check the node")]
-    OtherTransaction { rebuilt: Txid, expected: Txid },
-    /// Rule 2: the change does not come back to the federation.
-    #[error("the change of the batch does not go to the main output of epoch {epoch}: check the node")]
-    ForeignChange { epoch: u32 },
-    /// The epoch is not known.
-    #[error(
-        "input {outpoint} is of epoch {epoch}, which this member does not know: use the build and chainspec of the network"
-    )]
-    UnknownEpoch { outpoint: OutPoint, epoch: u32 },
-    /// No inputs, or too many.
-    #[error("the batch has {0} inputs, at most {INPUTS_MAX} can be signed")]
-    Inputs(usize),
-    /// Rule 3: spent, or never there.
-    #[error(
-        "input {outpoint} is not unspent on Bitcoin's best chain and no version of the batch has confirmed: look for what spent it"
-    )]
-    Spent { outpoint: OutPoint },
-    /// Rule 3: a deposit that is not on the best chain.
-    #[error(
-        "deposit {outpoint} was credited and is not on Bitcoin's best chain: look for a deep reorganisation or a double payment"
-    )]
-    DepositGone { outpoint: OutPoint },
-    /// What bitcoind shows is not what the chain recorded.
-    #[error(
-        "input {outpoint} has value {got} or a script on Bitcoin that the chain does not record ({expected}): check node and bitcoind"
-    )]
-    OtherCoin { outpoint: OutPoint, got: Amount, expected: Amount },
-    /// A coin that cannot be mined yet.
-    #[error("input {outpoint} is of a coinbase: the peg holds no such coins, check the node")]
-    Coinbase { outpoint: OutPoint },
-    /// Rule 4.
-    #[error(
-        "coin {outpoint} was signed for in batch {earlier}: no other batch may spend it; find out why the chain says so"
-    )]
-    OtherBatch { outpoint: OutPoint, earlier: u64 },
-}
-
-/// A chain or a key is broken. Stop and call a person.
-#[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Breach {
-    /// Rule 1: the node's chain does not descend from what this member acted on.
-    #[error(
-        "this member acted on {acted_on}, and the node shows {got} there: two blocks were final at one height, or the node's store was replaced; sign nothing"
-    )]
-    NotADescendant { acted_on: BlockPoint, got: BlockHash },
-    /// Rule 1: two certificates.
-    #[error(
-        "the node's tip is {tip}, and its certificate is for {certified}: two blocks are final at one height; sign nothing"
-    )]
-    TwoCertificates { tip: BlockPoint, certified: BlockHash },
-}
-
-/// Why a member does not sign.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Decline {
-    /// Something is missing.
-    #[error(transparent)]
-    NotReady(#[from] NotReady),
-    /// A rule says no.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Something is broken.
-    #[error(transparent)]
-    Breach(#[from] Breach),
-}
-
 /// The scripts of the epochs that a member knows.
 #[derive(Clone, Debug)]
 pub struct Federation {
     /// The chain.
     pub chain: ChainId,
+    /// Who decides what is final: one set for all heights, until the chain has a way to change it (PEG section 6).
+    pub validators: ValidatorSet,
     /// Its epochs, by number.
     pub epochs: Vec<Arc<EpochScripts>>,
 }
@@ -206,6 +124,12 @@ pub struct Federation {
 impl Federation {
     fn epoch(&self, number: u32) -> Option<&Arc<EpochScripts>> {
         self.epochs.iter().find(|scripts| scripts.epoch().number() == number)
+    }
+
+    /// Whether a certificate makes a block final.
+    fn verify(&self, certificate: &CommitCertificate, block: BlockPoint) -> Result<(), Refusal> {
+        let proven = certificate.verify(self.chain, &self.validators, Height(block.height), block.hash);
+        proven.map_err(|problem| Refusal::FalseCertificate { block, problem })
     }
 }
 
@@ -217,7 +141,7 @@ pub struct Approved {
     version: usize,
     txid: Txid,
     spend: Spend,
-    acted_on: BlockPoint,
+    acted_on: ActedOn,
 }
 
 impl Approved {
@@ -246,9 +170,9 @@ impl Approved {
         &self.spend
     }
 
-    /// The block whose state this was approved from.
-    pub fn acted_on(&self) -> BlockPoint {
-        self.acted_on
+    /// The block whose state this was approved from, with its certificate.
+    pub fn acted_on(&self) -> &ActedOn {
+        &self.acted_on
     }
 
     /// The coins that it spends.
@@ -261,15 +185,15 @@ impl Approved {
 ///
 /// # Errors
 /// [`Decline`]. A breach comes before anything else, whether or not the member would sign.
-pub fn check_chain(chain: ChainId, own: &OwnFacts, node: &NodeFacts) -> Result<(), Decline> {
-    if node.chain != chain {
-        return Err(Refusal::OtherChain { got: node.chain, expected: chain }.into());
+pub fn check_chain(federation: &Federation, own: &OwnFacts, node: &NodeFacts) -> Result<(), Decline> {
+    if node.chain != federation.chain {
+        return Err(Refusal::OtherChain { got: node.chain, expected: federation.chain }.into());
     }
-    if let Some(certified) = node.certified.filter(|certified| *certified != node.tip.hash) {
-        return Err(Breach::TwoCertificates { tip: node.tip, certified }.into());
+    if let Some(acted_on) = &own.acted_on {
+        check_descends(federation, acted_on, node)?;
     }
-    if let Some(acted_on) = own.acted_on {
-        check_descends(acted_on, node)?;
+    if let Some(certificate) = &node.certificate {
+        federation.verify(certificate, node.tip)?;
     }
     if let Some(reason) = &own.alarm {
         return Err(Refusal::Alarmed { reason: reason.clone() }.into());
@@ -285,20 +209,36 @@ pub fn check_chain(chain: ChainId, own: &OwnFacts, node: &NodeFacts) -> Result<(
 
 /// Whether the node's tip descends from what this member acted on. A chain of final blocks only grows, so that the
 /// block at that height says it, whichever answer was first.
-fn check_descends(acted_on: BlockPoint, node: &NodeFacts) -> Result<(), Decline> {
-    let there =
-        [Some(node.tip), node.at_acted_on].into_iter().flatten().filter(|block| block.height == acted_on.height);
+fn check_descends(federation: &Federation, acted_on: &ActedOn, node: &NodeFacts) -> Result<(), Decline> {
+    let height = acted_on.block.height;
+    let there = [Some(node.tip), node.at_acted_on].into_iter().flatten().filter(|block| block.height == height);
     let mut asked = false;
     for block in there {
-        if block.hash != acted_on.hash {
-            return Err(Breach::NotADescendant { acted_on, got: block.hash }.into());
+        if block.hash != acted_on.block.hash {
+            return Err(other_block(federation, acted_on, node, block));
         }
         asked = true;
     }
-    if node.tip.height < acted_on.height {
-        return Err(NotReady::NodeBehind { height: node.tip.height, acted_on: acted_on.height }.into());
+    if node.tip.height < height {
+        return Err(NotReady::NodeBehind { height: node.tip.height, acted_on: height }.into());
     }
-    if asked { Ok(()) } else { Err(NotReady::NotAsked { acted_on: acted_on.height }.into()) }
+    if asked { Ok(()) } else { Err(NotReady::NotAsked { acted_on: height }.into()) }
+}
+
+/// What it is when the node shows another block where this member acted: a lie, unless the validators signed that block.
+fn other_block(federation: &Federation, acted_on: &ActedOn, node: &NodeFacts, block: BlockPoint) -> Decline {
+    let shown = [&node.other, &node.certificate].into_iter().flatten();
+    let Some(other) = shown.clone().find(|shown| shown.height() == Height(block.height)) else {
+        return Refusal::OtherBlock { acted_on: acted_on.block, got: block.hash }.into();
+    };
+    if let Err(refusal) = federation.verify(other, block) {
+        return refusal.into();
+    }
+    let second = Box::new(other.clone());
+    match &acted_on.certificate {
+        Some(first) => Breach::TwoCertificates { first: Box::new(first.clone()), second }.into(),
+        None => Breach::NotADescendant { acted_on: acted_on.block, other: second }.into(),
+    }
 }
 
 /// Approves the newest version of an open batch (PEG section 8, rules 1 to 5). `earlier` says in which batch this
@@ -314,7 +254,11 @@ pub fn approve(
     bitcoin: &BitcoinFacts,
     earlier: impl Fn(&OutPoint) -> Option<u64>,
 ) -> Result<Approved, Decline> {
-    check_chain(federation.chain, own, node)?;
+    check_chain(federation, own, node)?;
+    let certificate = node.certificate.clone().ok_or(Refusal::NoCertificate { tip: node.tip })?;
+    if own.deposits.height < node.tip.height {
+        return Err(NotReady::DepositsUnchecked { checked: own.deposits.height, tip: node.tip.height }.into());
+    }
     let transaction = rebuild(federation, node, batch)?;
     let coins = own_coins(federation, batch)?;
     check_bitcoin(batch, bitcoin, &coins)?;
@@ -328,7 +272,8 @@ pub fn approve(
     let spend = Spend::new(federation.chain, transaction, coins)
         .map_err(|_| Refusal::OtherTransaction { rebuilt: txid, expected: txid })?;
     let version = batch.versions.len() - 1;
-    Ok(Approved { batch: batch.number, kind: batch.kind, version, txid, spend, acted_on: node.tip })
+    let acted_on = ActedOn { block: node.tip, certificate: Some(certificate) };
+    Ok(Approved { batch: batch.number, kind: batch.kind, version, txid, spend, acted_on })
 }
 
 /// The transaction of the newest version, made again by this member (rules 1 and 2).
@@ -371,7 +316,7 @@ fn own_coins(federation: &Federation, batch: &Batch) -> Result<Vec<SpentCoin>, R
     batch.inputs.iter().map(own_coin).collect()
 }
 
-/// Rule 3.
+/// Rule 3, but for the deposits that the batch does not spend: those are [`check_deposits`]'s.
 fn check_bitcoin(batch: &Batch, bitcoin: &BitcoinFacts, coins: &[SpentCoin]) -> Result<(), Decline> {
     let height = bitcoin.height;
     if bitcoin.syncing {

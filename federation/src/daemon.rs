@@ -33,7 +33,7 @@ use tokio::time::MissedTickBehavior;
 
 pub use self::coins::{BitcoinAccess, BitcoinTip};
 pub use self::control::{ControlError, ask_status, nudge};
-pub use self::node::{NodeError, NodeUrl, NodeUrlError, NodeView, OpenBatches, RestNode};
+pub use self::node::{NodeDeposit, NodeError, NodeUrl, NodeUrlError, NodeView, OpenBatches, PegIns, RestNode};
 pub use self::records::{AlarmRecord, RecordError};
 pub use self::status::{
     BitcoinStatus, Declined, NodeStatus, PastEvent, PeerStatus, Status, TaskState, TaskStatus, TransactionStatus,
@@ -144,13 +144,15 @@ pub async fn run(parts: DaemonParts, stop: impl Future<Output = ()>) -> Result<(
     let (timing, tempo, config) = (parts.timing, parts.tempo, parts.transport);
     let chain = federation.chain;
     let acted_on = records::load_acted_on(&home)?;
+    let deposits = records::load_deposits(&home);
     let signed = SignedRecord::load_all(&home);
     let MemberKeys { member, identity } = keys;
     let identity = Arc::new(identity);
 
     let mut first = Board::new(&home, &network, chain, own, &member.public_key(), node_url);
     first.set_peers(&config.peers);
-    first.status.acted_on = acted_on;
+    first.status.acted_on = acted_on.as_ref().map(|acted_on| acted_on.block);
+    first.status.deposits = deposits;
     signed.iter().for_each(|record| first.add_signed(record));
     let board = Arc::new(Mutex::new(first));
     let nudged = Arc::new(Notify::new());
@@ -168,6 +170,7 @@ pub async fn run(parts: DaemonParts, stop: impl Future<Output = ()>) -> Result<(
         timing,
         home: home.clone(),
         acted_on,
+        deposits,
         signed,
     };
     let (orders, order_receiver) = std_mpsc::sync_channel(ORDERS_MAX);
@@ -267,10 +270,10 @@ impl Daemon {
 
     fn reported(&self, report: Report) {
         match report {
-            Report::Say(message) => {
-                self.transport.broadcast(SignedMessage::sign(self.chain, self.own, &self.identity, message).encode());
+            Report::Say { to, message } => {
+                self.send(to, SignedMessage::sign(self.chain, self.own, &self.identity, message).encode());
             }
-            Report::Relay(bytes) => self.transport.broadcast(bytes),
+            Report::Relay { to, bytes } => self.send(to, bytes),
             Report::BadPeer { peer, error } => {
                 tracing::warn!(peer, %error, "a member passes on what nobody signed: it is not listened to for a minute");
                 self.transport.distrust(peer, DISTRUST);
@@ -279,9 +282,20 @@ impl Daemon {
                 self.board().add_signed(&record);
                 self.nudged.notify_one();
             }
-            Report::Standing { tasks, declined, acted_on } => self.board().set_standing(tasks, declined, acted_on),
+            Report::Standing { tasks, declined, acted_on, deposits } => {
+                self.board().set_standing(tasks, declined, acted_on, deposits);
+            }
             Report::Open(open) => self.board().retain_signed(&open),
             Report::Alarm(alarm) => self.board().set_alarm(alarm),
+        }
+    }
+
+    fn send(&self, to: Option<u16>, bytes: Vec<u8>) {
+        match to {
+            None => self.transport.broadcast(bytes),
+            // Peers are the other members in their order.
+            Some(to) if to != self.own => self.transport.send(usize::from(to) - usize::from(to > self.own), bytes),
+            Some(_) => {}
         }
     }
 

@@ -6,6 +6,7 @@
 //! <home>/member.key         secret, sealed under the passphrase: the one thing to back up
 //! <home>/signing.log        what the key has signed: never copied back, never removed
 //! <home>/acted-on.json      the last block of Causeway that the member acted on
+//! <home>/deposits.json      up to which block credited deposits were found on Bitcoin: can be lost
 //! <home>/paused             present while the operator has paused the member
 //! <home>/alarm.json         present after what should never happen, until the operator has looked
 //! <home>/signed/            signed transactions of open batches, to be sent again: can be lost
@@ -100,6 +101,11 @@ impl Home {
     /// The block that the member last acted on.
     pub fn acted_on(&self) -> PathBuf {
         self.path.join("acted-on.json")
+    }
+
+    /// How far credited deposits were checked.
+    pub fn deposits(&self) -> PathBuf {
+        self.path.join("deposits.json")
     }
 
     /// Present while the member is paused.

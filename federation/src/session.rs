@@ -12,8 +12,8 @@
 //!
 //! Within a round: everyone joins, the signers are known (or proposed), each signer broadcasts its public nonces, and with
 //! all of them its partial signatures. Every member adds up and checks by itself. The clock of a round starts when t
-//! members are in it. What was said in a round is repeated, the words of others too, until the round ends: what one honest
-//! member has heard, all hear.
+//! members are in it. Members say what they have of the round, and are sent what they lack, the words of others too, until
+//! the round ends: what one honest member has heard, all hear.
 //!
 //! A member is *proven* at fault by its own signed messages, and then never signs in the task again. Silence only makes
 //! others preferred.
@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use bitcoin::secp256k1::schnorr;
 
+mod answer;
 mod drive;
 mod event;
 mod message;
@@ -35,11 +36,12 @@ mod signer;
 mod task;
 
 pub use event::{Alarm, Fault, SessionAction, SessionEvent, Signatures, Signed, Timing};
-pub use message::{Body, MESSAGE_BYTES_MAX, MessageError, SessionMessage, SignedMessage};
+pub use message::{Body, MESSAGE_BYTES_MAX, MessageError, MessageName, SessionMessage, SignedMessage};
 pub use signer::Signer;
 pub use task::{Attempt, AttemptId, AttemptInput, AttemptRecord, INPUTS_MAX, MEMBERS_MAX, Path, SigningTask, TaskId};
 
 use crate::musig::{self, PUBLIC_NONCE_BYTES};
+use answer::Asked;
 use round::{Keeping, Kept, Round};
 
 /// Why there is no session for a task: it is not one that this federation can sign, or the member is not in it.
@@ -97,6 +99,8 @@ pub struct Session<T> {
     rounds: BTreeMap<u32, Round>,
     /// The highest round that each member joined, and its word for it.
     joined: Vec<Option<(u32, Option<SignedMessage>)>>,
+    /// When each member last said what it has.
+    asked: Vec<Option<Asked>>,
     strikes: Vec<u32>,
     proven: BTreeSet<u16>,
     faults: Vec<(u16, Fault)>,
@@ -147,6 +151,7 @@ impl<T: SigningTask> Session<T> {
             plain_persisted: false,
             rounds: BTreeMap::new(),
             joined: vec![None; n],
+            asked: vec![None; n],
             strikes: vec![0; n],
             proven: BTreeSet::new(),
             faults: Vec::new(),
@@ -263,7 +268,8 @@ impl<T: SigningTask> Session<T> {
                 self.note_presence(from, message.round, None);
                 self.received_plain(signed, signatures);
             }
-            Body::Join => {
+            Body::Join { .. } => {
+                self.answer(now, &signed);
                 let round = message.round;
                 self.note_presence(from, round, Some(signed));
             }

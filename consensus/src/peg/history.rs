@@ -50,6 +50,19 @@ pub struct Credit {
     pub amount: Amount,
     /// What the peg kept of it.
     pub fee: Amount,
+    /// The height of the deposit's block on Bitcoin.
+    pub bitcoin_height: BitcoinHeight,
+    /// The deposit's place in that block.
+    pub bitcoin_index: u32,
+}
+
+/// Deposits that were credited one after another, whole blocks of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreditPage {
+    /// The deposits, in the order in which they were credited.
+    pub credits: Vec<(OutPoint, Credit)>,
+    /// Up to this block, none is missing.
+    pub to: Height,
 }
 
 /// What is known of a batch, open or closed.
@@ -79,6 +92,7 @@ const CREDIT: u8 = 1;
 const PAID_BY: u8 = 2;
 const SWEPT_BY: u8 = 3;
 const BATCH: u8 = 4;
+const CREDITED_AT: u8 = 5;
 
 /// A key and a value to be written.
 pub type HistoryRecord = (Vec<u8>, Vec<u8>);
@@ -88,10 +102,11 @@ impl PegEvent {
     ///
     /// | key                     | value                                                                                  |
     /// |-------------------------|----------------------------------------------------------------------------------------|
-    /// | `1`, deposit (36)       | height (u32) \|\| vout (u32) \|\| amount (u64) \|\| fee (u64)                              |
+    /// | `1`, deposit (36)       | height (u32) \|\| vout (u32) \|\| amount (u64) \|\| fee (u64) \|\| height on Bitcoin (u32) \|\| index there (u32) |
     /// | `2`, request (36)       | number of the batch that pays it, u32                                                  |
     /// | `3`, coin (36)          | number of the batch that spends it, u32                                                |
     /// | `4`, number (u32 BE)    | 0, or 1 \|\| txid (32) \|\| height (u32) \|\| index (u32) \|\| closed (u32); then the batch |
+    /// | `5`, height (u32 BE), vout (u32 BE) | the deposit (36) that this output of the peg transaction credits          |
     pub fn records(&self, height: Height) -> Vec<HistoryRecord> {
         match self {
             Self::Credited { outpoint, credit } => {
@@ -100,7 +115,11 @@ impl PegEvent {
                 value.put(&credit.vout);
                 value.put(&credit.amount);
                 value.put(&credit.fee);
-                vec![(credit_key(outpoint), value)]
+                value.put(&credit.bitcoin_height.0);
+                value.put(&credit.bitcoin_index);
+                let mut deposit = Vec::new();
+                deposit.put(outpoint);
+                vec![(credit_key(outpoint), value), (credited_at_key(credit.height, credit.vout), deposit)]
             }
             Self::BatchFixed { batch } => {
                 let number = batch.number.to_le_bytes().to_vec();
@@ -126,6 +145,25 @@ impl PegEvent {
 /// Key of the credit of a deposit.
 pub fn credit_key(deposit: &OutPoint) -> Vec<u8> {
     outpoint_key(CREDIT, deposit)
+}
+
+/// Key of the deposit that an output of a peg transaction credits. Keys sort as the credits happened.
+pub fn credited_at_key(height: Height, vout: u32) -> Vec<u8> {
+    [&[CREDITED_AT], height.0.to_be_bytes().as_slice(), vout.to_be_bytes().as_slice()].concat()
+}
+
+/// Returns the block of a key that [`credited_at_key`] made; None for any other key.
+pub fn decode_credited_at_key(key: &[u8]) -> Option<Height> {
+    let (kind, rest) = key.split_first()?;
+    let (height, rest) = rest.split_first_chunk::<4>()?;
+    (*kind == CREDITED_AT && rest.len() == 4).then_some(Height(u32::from_be_bytes(*height)))
+}
+
+/// Returns the deposit that such a key's record holds.
+pub fn decode_deposit(value: &[u8]) -> Option<OutPoint> {
+    let mut reader = Reader::new(value);
+    let (txid, vout) = (bitcoin::hashes::Hash::from_byte_array(reader.array()?), reader.u32()?);
+    reader.is_empty().then_some(OutPoint { txid, vout })
 }
 
 /// Key of the batch that pays a request.
@@ -155,7 +193,8 @@ impl Credit {
         let mut reader = Reader::new(value);
         let (height, vout) = (Height(reader.u32()?), reader.u32()?);
         let (amount, fee) = (reader.amount()?, reader.amount()?);
-        reader.is_empty().then_some(Self { height, vout, amount, fee })
+        let (bitcoin_height, bitcoin_index) = (BitcoinHeight(reader.u32()?), reader.u32()?);
+        reader.is_empty().then_some(Self { height, vout, amount, fee, bitcoin_height, bitcoin_index })
     }
 }
 
@@ -197,3 +236,6 @@ impl BatchRecord {
         Some(Self { batch: Batch::decode(reader.rest())?, confirmed })
     }
 }
+
+#[cfg(test)]
+mod tests;

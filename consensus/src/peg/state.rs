@@ -196,6 +196,11 @@ impl PegState {
         self.free.values()
     }
 
+    /// The coin at a place, if no open batch spends it.
+    pub fn free_coin(&self, place: &CoinPlace) -> Option<&PegCoin> {
+        self.free.get(place)
+    }
+
     /// Requests that were never opened in a batch, in their order.
     pub fn waiting(&self) -> impl ExactSizeIterator<Item = &PegOutRequest> {
         self.waiting.values()

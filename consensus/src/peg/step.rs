@@ -225,8 +225,9 @@ impl Step {
         let script_pubkey = peg_in.terms.destination.clone();
         self.payments.push(TxOut { value: credit, script_pubkey });
         let vout = u32::try_from(self.payments.len()).expect("a block holds fewer outputs");
-        self.events
-            .push(PegEvent::Credited { outpoint, credit: Credit { height: self.context.height, vout, amount, fee } });
+        let (bitcoin_height, bitcoin_index) = (place.height, place.index);
+        let credit = Credit { height: self.context.height, vout, amount, fee, bitcoin_height, bitcoin_index };
+        self.events.push(PegEvent::Credited { outpoint, credit });
         self.evidence.peg_ins.push(peg_in);
         Ok(())
     }

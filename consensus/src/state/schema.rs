@@ -34,7 +34,7 @@ use crate::commitment::{LTHASH_BYTES, LtHash};
 use crate::tip::Tip;
 
 /// The version of everything on this page.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 pub(super) const META: &str = "meta";
 pub(super) const HEADERS: &str = "headers";

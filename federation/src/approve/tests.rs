@@ -2,9 +2,10 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use bitcoin::hashes::Hash;
-use bitcoin::secp256k1::{SECP256K1, SecretKey};
-use bitcoin::{ScriptBuf, WPubkeyHash};
+use bitcoin::secp256k1::{Keypair, Message, SECP256K1, SecretKey};
+use bitcoin::{Amount, ScriptBuf, WPubkeyHash};
 use causeway_chainspec::{Epoch, EpochParts, PegOutDestination, SatPerKvb, Timelocks, tagged_hash};
+use causeway_consensus::bft::{Address, Signature, Vote, VoteType};
 use causeway_consensus::peg::batch::BatchVersion;
 use causeway_consensus::peg::coin::{CoinPlace, PegOutRequest, RequestPlace};
 use causeway_consensus::peg::script::DepositTerms;
@@ -48,7 +49,42 @@ pub(crate) fn federation(n: usize, t: u32) -> Federation {
         };
         Arc::new(EpochScripts::build(&Epoch::new(parts).unwrap()))
     });
-    Federation { chain: chain(), epochs: vec![Arc::clone(scripts)] }
+    Federation { chain: chain(), validators: validators(), epochs: vec![Arc::clone(scripts)] }
+}
+
+fn validator_key(index: usize) -> Keypair {
+    Keypair::from_secret_key(SECP256K1, &secret_key("validator", index))
+}
+
+/// Four validators of equal power.
+fn validators() -> ValidatorSet {
+    let key = |index| validator_key(index).x_only_public_key().0;
+    let each: Vec<_> = (0..4).map(|index| causeway_chainspec::Validator { key: key(index), power: 1 }).collect();
+    ValidatorSet::new(&each).unwrap()
+}
+
+/// A certificate that so many of them have signed; three are enough.
+pub(crate) fn signed_by(count: usize, block: BlockPoint) -> CommitCertificate {
+    signed_on(chain(), count, block)
+}
+
+fn signed_on(chain: ChainId, count: usize, block: BlockPoint) -> CommitCertificate {
+    let BlockPoint { height, hash } = block;
+    let vote = Vote::new(VoteType::Precommit, Height(height), 0, Some(hash), Address([0; 32]));
+    let message = Message::from_digest(vote.digest(chain));
+    let sign = |index| {
+        let signature = SECP256K1.sign_schnorr_no_aux_rand(&message, &validator_key(index));
+        (Address::from(&validator_key(index).x_only_public_key().0), Signature(*signature.as_ref()))
+    };
+    CommitCertificate::new(&validators(), Height(height), 0, hash, (0..count).map(sign)).unwrap()
+}
+
+pub(crate) fn certificate(block: BlockPoint) -> CommitCertificate {
+    signed_by(3, block)
+}
+
+fn acted_on(block: BlockPoint) -> Option<ActedOn> {
+    Some(ActedOn { block, certificate: Some(certificate(block)) })
 }
 
 pub(crate) fn hash(number: u32) -> BlockHash {
@@ -152,13 +188,19 @@ impl Case {
         let best = hash(10_000);
         let coins = coins(&federation, &batch, best);
         Self {
-            own: OwnFacts { paused: false, alarm: None, acted_on: Some(point(170)) },
+            own: OwnFacts {
+                paused: false,
+                alarm: None,
+                acted_on: acted_on(point(170)),
+                deposits: DepositsMark { height: 180, newest: None },
+            },
             node: NodeFacts {
                 chain: chain(),
                 tip: point(180),
                 frozen: None,
-                certified: Some(hash(180)),
+                certificate: Some(certificate(point(180))),
                 at_acted_on: Some(point(170)),
+                other: None,
             },
             bitcoin: BitcoinFacts { height: BitcoinHeight(310), best, syncing: false, coins, confirmed: None },
             federation,
@@ -186,17 +228,17 @@ fn what_is_approved_is_the_newest_version_as_this_member_builds_it() {
     assert_eq!((approved.batch(), approved.version()), (5, 1));
     assert_eq!(approved.txid(), case.batch.versions[1].txid);
     assert_eq!(approved.spend().transaction().compute_txid(), approved.txid());
-    assert_eq!(approved.acted_on(), point(180));
+    assert_eq!(*approved.acted_on(), acted_on(point(180)).unwrap());
     assert_eq!(approved.outpoints(), case.batch.inputs.iter().map(|coin| coin.outpoint).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_member_that_never_acted_and_a_tip_without_certificate_are_enough() {
+fn a_member_that_never_acted_is_enough() {
     let mut case = Case::new();
-    (case.own.acted_on, case.node.at_acted_on, case.node.certified, case.earlier) = (None, None, None, None);
+    (case.own.acted_on, case.node.at_acted_on, case.earlier) = (None, None, None);
     case.approve().unwrap();
     // The tip is what was acted on.
-    case.own.acted_on = Some(point(180));
+    case.own.acted_on = acted_on(point(180));
     for at in [None, Some(point(180)), Some(point(170))] {
         case.node.at_acted_on = at;
         case.approve().unwrap();
@@ -216,21 +258,11 @@ fn rule_1_a_frozen_peg_is_refused() {
 }
 
 #[test]
-fn rule_1_only_descendants_of_what_was_acted_on() {
-    let other = BlockPoint { height: 170, hash: hash(171) };
-    let decline = Case::decline(|case| case.node.at_acted_on = Some(other));
-    assert_eq!(decline, Breach::NotADescendant { acted_on: point(170), got: hash(171) }.into());
-    // Another tip at the very height.
-    let decline = Case::decline(|case| {
-        case.own.acted_on = Some(BlockPoint { height: 180, hash: hash(181) });
-        case.node.at_acted_on = None;
-    });
-    assert!(matches!(decline, Decline::Breach(Breach::NotADescendant { .. })));
-    // A node that is behind shows nothing yet.
+fn rule_1_waits_for_a_node_that_is_behind() {
     for at in [None, Some(point(170)), Some(point(150))] {
         let decline = Case::decline(|case| {
             case.node.tip = point(160);
-            case.node.certified = None;
+            case.node.certificate = None;
             case.node.at_acted_on = at;
         });
         assert_eq!(decline, NotReady::NodeBehind { height: 160, acted_on: 170 }.into());
@@ -245,10 +277,56 @@ fn rule_1_an_answer_from_before_the_member_acted_says_nothing() {
     }
 }
 
+/// The node shows another block where the member acted.
+fn other() -> BlockPoint {
+    BlockPoint { height: 170, hash: hash(171) }
+}
+
 #[test]
-fn rule_1_two_certificates_for_one_height_stop_the_member() {
-    let decline = Case::decline(|case| case.node.certified = Some(hash(179)));
-    assert_eq!(decline, Breach::TwoCertificates { tip: point(180), certified: hash(179) }.into());
+fn rule_1_two_valid_certificates_for_one_height_are_a_breach() {
+    let decline = Case::decline(|case| {
+        (case.node.at_acted_on, case.node.other) = (Some(other()), Some(certificate(other())));
+    });
+    let (first, second) = (Box::new(certificate(point(170))), Box::new(certificate(other())));
+    assert_eq!(decline, Breach::TwoCertificates { first: first.clone(), second: second.clone() }.into());
+    let Decline::Breach(breach) = decline else { unreachable!() };
+    assert_eq!(breach.proof(), [first.encode(), second.encode()]);
+    // The other one is the node's tip.
+    let decline = Case::decline(|case| {
+        case.own.acted_on = acted_on(BlockPoint { height: 180, hash: hash(181) });
+        case.node.at_acted_on = None;
+    });
+    assert!(matches!(decline, Decline::Breach(Breach::TwoCertificates { .. })), "{decline}");
+    // An operator wrote what the member acted on.
+    let decline = Case::decline(|case| {
+        case.own.acted_on.as_mut().unwrap().certificate = None;
+        (case.node.at_acted_on, case.node.other) = (Some(other()), Some(certificate(other())));
+    });
+    assert!(matches!(decline, Decline::Breach(Breach::NotADescendant { .. })), "{decline}");
+}
+
+#[test]
+fn rule_1_another_block_that_nothing_proves_is_a_lie_of_the_node_and_no_breach() {
+    let decline = Case::decline(|case| case.node.at_acted_on = Some(other()));
+    assert_eq!(decline, Refusal::OtherBlock { acted_on: point(170), got: hash(171) }.into());
+    let stranger = ChainId::from_byte_array([8; 32]);
+    for lie in [signed_by(2, other()), certificate(point(170)), signed_on(stranger, 3, other())] {
+        let decline = Case::decline(|case| (case.node.at_acted_on, case.node.other) = (Some(other()), Some(lie)));
+        assert!(matches!(decline, Decline::Refused(Refusal::FalseCertificate { .. })), "{decline}");
+    }
+}
+
+#[test]
+fn rule_1_the_tip_is_certified_by_the_validators_of_this_chain() {
+    let decline = Case::decline(|case| case.node.certificate = None);
+    assert_eq!(decline, Refusal::NoCertificate { tip: point(180) }.into());
+    let stranger = ChainId::from_byte_array([8; 32]);
+    let tip = BlockPoint { height: 180, hash: hash(179) };
+    for lie in [signed_by(2, point(180)), certificate(point(179)), certificate(tip), signed_on(stranger, 4, point(180))]
+    {
+        let decline = Case::decline(|case| case.node.certificate = Some(lie));
+        assert!(matches!(decline, Decline::Refused(Refusal::FalseCertificate { .. })), "{decline}");
+    }
 }
 
 #[test]
@@ -256,7 +334,7 @@ fn a_breach_is_found_also_by_a_member_that_would_not_sign() {
     let decline = Case::decline(|case| {
         case.own.paused = true;
         case.node.frozen = Some("frozen".to_owned());
-        case.node.at_acted_on = Some(BlockPoint { height: 170, hash: hash(1) });
+        (case.node.at_acted_on, case.node.other) = (Some(other()), Some(certificate(other())));
     });
     assert!(matches!(decline, Decline::Breach(_)));
 }
@@ -312,6 +390,12 @@ fn rule_3_every_input_is_unspent() {
 }
 
 #[test]
+fn rule_3_every_deposit_credited_so_far_was_looked_for() {
+    let decline = Case::decline(|case| case.own.deposits.height = 179);
+    assert_eq!(decline, NotReady::DepositsUnchecked { checked: 179, tip: 180 }.into());
+}
+
+#[test]
 fn rule_3_coins_are_what_the_chain_recorded() {
     let decline = Case::decline(|case| case.bitcoin.coins[0].as_mut().unwrap().value += Amount::ONE_SAT);
     assert!(matches!(decline, Decline::Refused(Refusal::OtherCoin { .. })));
@@ -363,7 +447,8 @@ fn every_reason_is_one_line_that_says_what() {
         Case::decline(|case| case.own.paused = true),
         Case::decline(|case| case.node.frozen = Some("x".to_owned())),
         Case::decline(|case| case.bitcoin.coins[0] = None),
-        Case::decline(|case| case.node.certified = Some(hash(1))),
+        Case::decline(|case| case.node.certificate = Some(certificate(point(1)))),
+        Case::decline(|case| (case.node.at_acted_on, case.node.other) = (Some(other()), Some(certificate(other())))),
     ];
     for decline in declines {
         let text = decline.to_string();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use bitcoin::secp256k1::PublicKey;
 use causeway_chainspec::ChainId;
+use causeway_consensus::bft::ValidatorSetError;
 
 use crate::bitcoind::{BitcoindError, EndpointCountError};
 use crate::config::ConfigError;
@@ -64,6 +65,9 @@ pub enum CliError {
     /// There is no such public key.
     #[error("--devnet-index {got}: the devnet has {members} members, 0 to {}", members - 1)]
     DevnetIndex { got: u32, members: u32 },
+    /// The validators of the chainspec.
+    #[error("the validators of the chainspec are no set: use the chainspec that the network was made with")]
+    Validators(#[from] ValidatorSetError),
     /// The key is of nobody in this network.
     #[error(
         "key {key} is no member of the federation of {network}: use the home and the chainspec that belong together"

@@ -1,4 +1,13 @@
 //! `causeway-federation recover`: taking coins by the recovery path.
+//!
+//! ```text
+//! recover deposits  any Causeway node -> a list of the deposits that were never swept      (keep a copy of it)
+//! recover plan      the list, or a node, and a bitcoind -> transactions, unsigned          (one person)
+//! recover sign      adds the signatures of a recovery key                                 (each holder)
+//! recover combine   puts the signatures together, and prints what can be sent
+//! ```
+
+mod coins;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +19,7 @@ use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::hex::FromHex as _;
 use bitcoin::secp256k1::SecretKey;
 use bitcoin::{Address, FeeRate, ScriptBuf};
-use causeway_chainspec::{BitcoinHeight, ChainSpec, devnet};
+use causeway_chainspec::{ChainId, ChainSpec, devnet};
 use causeway_consensus::peg::script::EpochScripts;
 use clap::{Args, Subcommand};
 use zeroize::Zeroizing;
@@ -19,8 +28,9 @@ use super::CliError;
 use super::control::block_on;
 use super::keygen::load_chain;
 use crate::bitcoind::{Bitcoind, BitcoindConfig, Deadlines, Endpoint, EndpointConfig};
+use crate::daemon::{NodeError, NodeUrl};
 use crate::files;
-use crate::recover::{Recovery, RecoveryCoin, RecoveryError, coin_script};
+use crate::recover::{Recovery, RecoveryCoin, RecoveryError};
 
 /// Most bytes of a list of coins or a recovery file.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -50,19 +60,32 @@ pub enum RecoverError {
     #[error("{} holds no secret key: its first line must be 64 hex digits, and its mode 0600", path.display())]
     KeyFile { path: PathBuf },
     /// Nowhere to find coins.
-    #[error("no coins: give --coins with a list, or --bitcoind and --credentials-file to look for main outputs")]
+    #[error(
+        "no coins: give --bitcoind and --credentials-file to look for main outputs, and --node or --coins for deposits that were never swept"
+    )]
     NoSource,
+    /// Nothing that can be taken.
+    #[error(
+        "none of the coins is there and old enough: nothing was written; compare the chainspec, the list and the network of bitcoind, or wait"
+    )]
+    NothingThere,
+    /// The node that knows the deposits.
+    #[error(
+        "the deposits cannot be had from the node: start any node of the network (a full node that finds no peers is enough), or give --coins with a list"
+    )]
+    Node(#[from] NodeError),
+    /// It is of another network.
+    #[error("the node at {url} follows chain {got}, the chainspec is of {expected}: use those that belong together")]
+    OtherChain { url: NodeUrl, got: ChainId, expected: ChainId },
+    /// It gives more than there can be.
+    #[error("the node at {url} lists deposits without end: ask another one")]
+    Endless { url: NodeUrl },
     /// No address.
     #[error("--destination {given} is no address of Bitcoin's network {network}: give one that you control")]
     Destination { given: String, network: bitcoin::Network },
     /// No feerate.
     #[error("--fee-rate {given}: give 1000 to 10000000 sat/kvB")]
     FeeRate { given: u64 },
-    /// A coin is not there.
-    #[error(
-        "coin {outpoint} of the list is not unspent with this value and script on Bitcoin: take it out of the list, or correct it"
-    )]
-    CoinGone { outpoint: bitcoin::OutPoint },
     /// Too young.
     #[error("coin {outpoint} has {confirmations} confirmations, the recovery path opens at {needed}: leave it out with --mature-only, or wait {} blocks", needed - confirmations)]
     Immature { outpoint: bitcoin::OutPoint, confirmations: u32, needed: u32 },
@@ -70,6 +93,9 @@ pub enum RecoverError {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RecoverCommand {
+    /// Writes the list of deposits that were never swept, as "recover plan" takes it. Do it now and then, and keep the list
+    /// with the recovery keys: without it and without any node, nobody can find those deposits.
+    Deposits(DepositsArgs),
     /// Builds the transactions, unsigned, and writes them to a file for the holders of the recovery keys.
     Plan(PlanArgs),
     /// Adds signatures to such a file.
@@ -84,8 +110,12 @@ pub(crate) struct PlanArgs {
     /// The network: a chainspec file, or the name of a built-in network.
     #[arg(long, value_name = "FILE")]
     chain: String,
-    /// A list of coins in JSON. Deposits that were never swept must stand here: nobody can find them without their
-    /// terms.
+    /// A Causeway node of the network, which is asked for the deposits that were never swept. Anybody's: what it says is
+    /// looked up in bitcoind.
+    #[arg(long, value_name = "URL", requires = "bitcoind")]
+    node: Option<NodeUrl>,
+    /// If there is no node: a list of the deposits that were never swept, as "recover deposits" wrote it. What was spent
+    /// since is left out.
     #[arg(long, value_name = "FILE")]
     coins: Option<PathBuf>,
     /// A bitcoind, which is asked for main outputs, and whether the coins are there and old enough.
@@ -104,6 +134,19 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "RATE")]
     fee_rate: u64,
     /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DepositsArgs {
+    /// The network: a chainspec file, or the name of a built-in network.
+    #[arg(long, value_name = "FILE")]
+    chain: String,
+    /// A Causeway node of the network: http://IP:PORT of its REST.
+    #[arg(long, value_name = "URL")]
+    node: NodeUrl,
+    /// The file to write. One that is there is replaced.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -142,10 +185,21 @@ pub(crate) struct CombineArgs {
 
 pub(crate) fn recover(command: &RecoverCommand, out: &mut impl Write) -> Result<(), CliError> {
     match command {
+        RecoverCommand::Deposits(args) => deposits(args, out),
         RecoverCommand::Plan(args) => plan(args, out),
         RecoverCommand::Sign(args) => sign(args, out),
         RecoverCommand::Combine(args) => combine(args, out),
     }
+}
+
+fn deposits(args: &DepositsArgs, out: &mut impl Write) -> Result<(), CliError> {
+    let spec = load_chain(&args.chain)?;
+    let (coins, tip) = block_on(coins::unswept(&args.node, spec.chain_id(), spec.federation().number()))??;
+    let text = serde_json::to_string_pretty(&coins).map_err(std::io::Error::from)?;
+    write(&args.out, &text)?;
+    let value: bitcoin::Amount = coins.iter().map(|coin| bitcoin::Amount::from_sat(coin.value)).sum();
+    writeln!(out, "{} deposits of {value} are not swept, as of {tip}: written to {}", coins.len(), args.out.display())?;
+    Ok(())
 }
 
 fn plan(args: &PlanArgs, out: &mut impl Write) -> Result<(), CliError> {
@@ -164,10 +218,24 @@ fn plan(args: &PlanArgs, out: &mut impl Write) -> Result<(), CliError> {
         }
         None => Vec::new(),
     };
+    if let Some(node) = &args.node {
+        let (more, _) = block_on(coins::unswept(node, spec.chain_id(), spec.federation().number()))??;
+        let new = more.into_iter().filter(|coin| coins.iter().all(|listed| listed.outpoint != coin.outpoint));
+        coins.extend(new.collect::<Vec<_>>());
+    }
     match (&args.bitcoind, &args.credentials_file) {
         (Some(endpoint), Some(credentials)) => {
             let bitcoind = connect(&spec, endpoint, credentials)?;
-            coins = block_on(look_up(&bitcoind, &spec, &scripts, coins, args.mature_only))??;
+            let wanted = coins::wanted_scripts(spec.chain_id(), &scripts, &coins);
+            let (found, tip) = block_on(bitcoind.scan(&wanted))??;
+            let there = coins::sort_out(spec.chain_id(), &scripts, coins, &found, tip, args.mature_only)?;
+            for outpoint in there.gone {
+                writeln!(out, "left out: {outpoint} is not unspent on Bitcoin with the value and terms of the list")?;
+            }
+            coins = there.coins;
+            if coins.is_empty() {
+                return Err(RecoverError::NothingThere.into());
+            }
         }
         _ if coins.is_empty() => return Err(RecoverError::NoSource.into()),
         _ => {}
@@ -183,53 +251,6 @@ fn connect(spec: &ChainSpec, endpoint: &Endpoint, credentials: &Path) -> Result<
     let mut config = BitcoindConfig::new(spec.bitcoin().network(), vec![endpoint]);
     config.deadlines = Deadlines { call: SCAN_DEADLINE, ..config.deadlines };
     Ok(Bitcoind::new(config)?)
-}
-
-/// The coins that are there: those of the list, and main outputs.
-async fn look_up(
-    bitcoind: &Bitcoind,
-    spec: &ChainSpec,
-    scripts: &Arc<EpochScripts>,
-    listed: Vec<RecoveryCoin>,
-    mature_only: bool,
-) -> Result<Vec<RecoveryCoin>, CliError> {
-    let chain = spec.chain_id();
-    let mut wanted = vec![scripts.main_script().to_owned()];
-    wanted.extend(listed.iter().map(|coin| coin_script(scripts, chain, coin)));
-    wanted.sort();
-    wanted.dedup();
-    let (found, tip) = bitcoind.scan(&wanted).await?;
-    let mut coins = Vec::new();
-    for coin in &listed {
-        let script = coin_script(scripts, chain, coin);
-        let is_it = found.iter().find(|found| {
-            found.outpoint == coin.outpoint && found.value.to_sat() == coin.value && found.script_pubkey == script
-        });
-        let found = is_it.ok_or(RecoverError::CoinGone { outpoint: coin.outpoint })?;
-        coins.push((coin.clone(), found.height));
-    }
-    for found in &found {
-        let is_listed = listed.iter().any(|coin| coin.outpoint == found.outpoint);
-        if !is_listed && *found.script_pubkey == *scripts.main_script() {
-            let coin = RecoveryCoin { outpoint: found.outpoint, value: found.value.to_sat(), deposit: None };
-            coins.push((coin, found.height));
-        }
-    }
-    let needed = u32::from(spec.federation().timelocks().recovery_delay);
-    let mut mature = Vec::new();
-    for (coin, height) in coins {
-        let confirmations = confirmations(height, tip);
-        if confirmations >= needed {
-            mature.push(coin);
-        } else if !mature_only {
-            return Err(RecoverError::Immature { outpoint: coin.outpoint, confirmations, needed }.into());
-        }
-    }
-    Ok(mature)
-}
-
-fn confirmations(height: BitcoinHeight, tip: BitcoinHeight) -> u32 {
-    height.confirmations(tip)
 }
 
 fn sign(args: &SignArgs, out: &mut impl Write) -> Result<(), CliError> {

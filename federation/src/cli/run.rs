@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use causeway_consensus::bft::ValidatorSet;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,6 +50,7 @@ fn prepare(args: &RunArgs, home: &Home, config: Config) -> Result<(DaemonParts, 
     let spec = home.load_chainspec()?;
     let epoch = spec.federation();
     let chain = spec.chain_id();
+    let validators = ValidatorSet::new(spec.validators())?;
     let passphrase = Passphrase::get(&args.passphrase.source(config.passphrase_file.clone()))?;
     let (keys, lock) = OpenKeys::open(&home.key(), &passphrase)?.into_parts();
     let public = keys.public();
@@ -70,7 +72,7 @@ fn prepare(args: &RunArgs, home: &Home, config: Config) -> Result<(DaemonParts, 
     };
     let parts = DaemonParts {
         network: spec.name().to_owned(),
-        federation: Federation { chain, epochs: vec![load_scripts(home, epoch)?] },
+        federation: Federation { chain, validators, epochs: vec![load_scripts(home, epoch)?] },
         own,
         identities,
         keys,

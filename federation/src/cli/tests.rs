@@ -107,7 +107,7 @@ fn keys_come_before_their_network() {
     // Pause, alarm, resume.
     command(&["pause", "--home", path(home.path())]).unwrap();
     assert!(home.is_paused());
-    let alarm = AlarmRecord { time: 1, reason: "two certificates".to_owned() };
+    let alarm = AlarmRecord { time: 1, reason: "two certificates".to_owned(), proof: Vec::new() };
     std::fs::write(home.alarm(), serde_json::to_vec(&alarm).unwrap()).unwrap();
     let error = command(&["resume", "--home", path(home.path())]).unwrap_err();
     assert!(error.to_string().contains("two certificates"), "{error}");

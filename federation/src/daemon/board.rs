@@ -11,7 +11,7 @@ use causeway_chainspec::ChainId;
 use super::records::{self, AlarmRecord, SignedRecord};
 use super::room::show_path;
 use super::status::{Declined, NodeStatus, PastEvent, PeerStatus, Status, TaskStatus, TransactionStatus};
-use crate::approve::BlockPoint;
+use crate::approve::{BlockPoint, DepositsMark};
 use crate::home::Home;
 use crate::transport::PeerAddress;
 
@@ -83,6 +83,7 @@ impl Board {
         tasks: Vec<TaskStatus>,
         declined: Vec<Declined>,
         acted_on: Option<BlockPoint>,
+        deposits: DepositsMark,
     ) {
         for now in &declined {
             if self.status.declined.contains(now) {
@@ -108,7 +109,7 @@ impl Board {
             new.into_iter().for_each(|what| self.remember(what));
         }
         (self.status.tasks, self.status.declined) = (tasks, declined);
-        self.status.acted_on = acted_on;
+        (self.status.acted_on, self.status.deposits) = (acted_on, deposits);
     }
 
     pub(crate) fn set_alarm(&mut self, alarm: AlarmRecord) {

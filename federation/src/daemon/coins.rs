@@ -1,11 +1,14 @@
 //! The member's own bitcoind: what the daemon asks it about a batch.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bitcoin::{BlockHash, Network, OutPoint, Transaction, Txid};
 use causeway_chainspec::BitcoinHeight;
 use causeway_consensus::peg::batch::Batch;
 
-use crate::approve::BitcoinFacts;
+use super::node::{NodeDeposit, PegIns};
+use crate::approve::{BitcoinFacts, CreditedDeposit, DepositFacts, DepositsMark};
 use crate::bitcoind::{Bitcoind, BitcoindError, Sent, UnspentCoin};
 
 /// Where bitcoind stands.
@@ -25,6 +28,9 @@ pub trait BitcoinAccess: Send + Sync {
     /// Where its best chain stands.
     async fn tip(&self) -> Result<BitcoinTip, BitcoindError>;
 
+    /// The block of its best chain at this height; None above its tip.
+    async fn block_hash(&self, height: BitcoinHeight) -> Result<Option<BlockHash>, BitcoindError>;
+
     /// The coin in the coin set of its best chain, whatever the mempool does with it.
     async fn coin(&self, outpoint: OutPoint) -> Result<Option<UnspentCoin>, BitcoindError>;
 
@@ -42,6 +48,10 @@ impl BitcoinAccess for Bitcoind {
         Ok(BitcoinTip { height: info.blocks, best: info.best, syncing: downloading || behind })
     }
 
+    async fn block_hash(&self, height: BitcoinHeight) -> Result<Option<BlockHash>, BitcoindError> {
+        Bitcoind::block_hash(self, height).await
+    }
+
     async fn coin(&self, outpoint: OutPoint) -> Result<Option<UnspentCoin>, BitcoindError> {
         Bitcoind::coin(self, outpoint).await
     }
@@ -49,6 +59,36 @@ impl BitcoinAccess for Bitcoind {
     async fn send(&self, transaction: &Transaction) -> Result<Sent, BitcoindError> {
         Bitcoind::send(self, transaction).await
     }
+}
+
+/// Asks where Bitcoin has the deposits that the node says were credited since the mark.
+///
+/// # Errors
+/// bitcoind gives no answer.
+pub(super) async fn deposit_facts(
+    bitcoin: &dyn BitcoinAccess,
+    tip: &BitcoinTip,
+    mark: &DepositsMark,
+    page: PegIns,
+) -> Result<DepositFacts, BitcoindError> {
+    let mut blocks = BTreeMap::new();
+    let mut deposits = Vec::with_capacity(page.peg_ins.len());
+    for NodeDeposit { outpoint, credited, block, in_batch, .. } in page.peg_ins {
+        let found = match blocks.get(&block.height) {
+            Some(found) => *found,
+            None => *blocks.entry(block.height).or_insert(bitcoin.block_hash(BitcoinHeight(block.height)).await?),
+        };
+        // What a batch spends may be spent.
+        let unspent = !in_batch && bitcoin.coin(outpoint).await?.is_some();
+        deposits.push(CreditedDeposit { outpoint, credited, block, in_batch, found, unspent });
+    }
+    // Last: what was found above is on a chain that still has the older ones.
+    let newest = match mark.newest {
+        Some(block) => Some((block, bitcoin.block_hash(BitcoinHeight(block.height)).await?)),
+        None => None,
+    };
+    let BitcoinTip { height: bitcoin_height, syncing, .. } = *tip;
+    Ok(DepositFacts { since: mark.height, to: page.to, deposits, newest, bitcoin_height, syncing })
 }
 
 /// Asks what [`approve`](crate::approve::approve) must know of Bitcoin for a batch.

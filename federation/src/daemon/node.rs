@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitcoin::BlockHash;
+use bitcoin::hashes::Hash as _;
 use bitcoin::hex::FromHex;
+use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, XOnlyPublicKey};
 use bytes::Bytes;
 use causeway_chainspec::ChainId;
+use causeway_consensus::bft::CommitCertificate;
 use causeway_consensus::peg::batch::Batch;
+use causeway_consensus::peg::script::DepositTerms;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::StatusCode;
 use hyper::client::conn::http1;
@@ -20,7 +23,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
-use crate::approve::BlockPoint;
+use crate::approve::{BitcoinPoint, BlockPoint};
 use crate::bitcoind::Endpoint;
 
 /// Most bytes of an answer: ten open batches of 16 inputs, 82 payees and many versions have about a megabyte.
@@ -28,6 +31,9 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Most open batches: the bounds of a chainspec on refreshes and payouts together.
 const BATCHES_MAX: usize = 200;
+
+/// Most deposits of one answer: a page, and what more a block can credit.
+const PEG_INS_MAX: usize = 5_000;
 
 /// Most characters of a reason that is shown.
 const TEXT_CHARS_MAX: usize = 300;
@@ -106,6 +112,34 @@ pub struct OpenBatches {
     pub batches: Vec<Batch>,
 }
 
+/// Deposits that were credited, of one state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PegIns {
+    /// The last final block.
+    pub tip: BlockPoint,
+    /// Up to this block, none is missing.
+    pub to: u32,
+    /// Those above the block that was asked for, in the order of their credits.
+    pub peg_ins: Vec<NodeDeposit>,
+}
+
+/// A deposit that was credited, as a node says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeDeposit {
+    /// Which output on Bitcoin it is.
+    pub outpoint: OutPoint,
+    /// Its value.
+    pub value: Amount,
+    /// The height of the Causeway block that credited it.
+    pub credited: u32,
+    /// Its block on Bitcoin. The hash is zero, which is no block's, if the node knows of none there.
+    pub block: BitcoinPoint,
+    /// What its script commits to; None once a batch that spends it is deep.
+    pub terms: Option<DepositTerms>,
+    /// Whether a batch spends it, open or closed.
+    pub in_batch: bool,
+}
+
 /// What the daemon asks its own node.
 #[async_trait]
 pub trait NodeView: Send + Sync {
@@ -115,11 +149,14 @@ pub trait NodeView: Send + Sync {
     /// The open batches.
     async fn open_batches(&self) -> Result<OpenBatches, NodeError>;
 
+    /// The deposits credited above this height: all of them, or those of the next blocks.
+    async fn peg_ins(&self, since: u32) -> Result<PegIns, NodeError>;
+
     /// The block at this height; None above the tip.
     async fn block_hash(&self, height: u32) -> Result<Option<BlockHash>, NodeError>;
 
-    /// The block that the certificate of this height is for; None if the height has no certificate.
-    async fn certified(&self, height: u32) -> Result<Option<BlockHash>, NodeError>;
+    /// The certificate of this height, not verified; None if the height has none.
+    async fn certificate(&self, height: u32) -> Result<Option<CommitCertificate>, NodeError>;
 }
 
 /// A node over REST.
@@ -150,8 +187,58 @@ struct BatchJson {
 }
 
 #[derive(Deserialize)]
+struct PegInsJson {
+    tip: BlockPoint,
+    to: u32,
+    peg_ins: Vec<PegInJson>,
+}
+
+#[derive(Deserialize)]
+struct PegInJson {
+    deposit: OutPoint,
+    amount: u64,
+    credited: u32,
+    bitcoin_height: u32,
+    bitcoin_hash: Option<BlockHash>,
+    state: PegInState,
+    terms: Option<TermsJson>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PegInState {
+    Credited,
+    Batched,
+    Swept,
+}
+
+#[derive(Deserialize)]
+struct TermsJson {
+    epoch: u32,
+    destination: ScriptBuf,
+    refund_key: XOnlyPublicKey,
+}
+
+impl From<PegInJson> for NodeDeposit {
+    fn from(json: PegInJson) -> Self {
+        let terms = |TermsJson { epoch, destination, refund_key }| DepositTerms { epoch, destination, refund_key };
+        Self {
+            outpoint: json.deposit,
+            value: Amount::from_sat(json.amount),
+            credited: json.credited,
+            block: BitcoinPoint {
+                height: json.bitcoin_height,
+                hash: json.bitcoin_hash.unwrap_or_else(BlockHash::all_zeros),
+            },
+            terms: json.terms.map(terms),
+            in_batch: json.state != PegInState::Credited,
+        }
+    }
+}
+
+#[derive(Deserialize)]
 struct FinalityJson {
-    block: BlockHash,
+    raw: String,
 }
 
 impl RestNode {
@@ -247,6 +334,19 @@ impl NodeView for RestNode {
         Ok(OpenBatches { tip: answer.tip, frozen: answer.frozen.map(|text| cut(&text)), batches })
     }
 
+    async fn peg_ins(&self, since: u32) -> Result<PegIns, NodeError> {
+        const PATH: &str = "/v1/peg-ins";
+        let missing = || NodeError::Status { url: self.url.clone(), path: PATH, status: 404 };
+        let answer: Option<PegInsJson> = self.json(PATH, &format!("{PATH}?since={since}")).await?;
+        let PegInsJson { tip, to, peg_ins } = answer.ok_or_else(missing)?;
+        let heights = || peg_ins.iter().map(|peg_in| peg_in.credited);
+        let in_order = heights().is_sorted() && heights().all(|height| since < height && height <= to);
+        if peg_ins.len() > PEG_INS_MAX || to > tip.height || !in_order {
+            return Err(self.malformed(PATH));
+        }
+        Ok(PegIns { tip, to, peg_ins: peg_ins.into_iter().map(NodeDeposit::from).collect() })
+    }
+
     async fn block_hash(&self, height: u32) -> Result<Option<BlockHash>, NodeError> {
         const PATH: &str = "/block-height/:height";
         let Some(bytes) = self.get(PATH, &format!("/block-height/{height}")).await? else { return Ok(None) };
@@ -254,9 +354,12 @@ impl NodeView for RestNode {
         hash.map(Some).ok_or_else(|| self.malformed(PATH))
     }
 
-    async fn certified(&self, height: u32) -> Result<Option<BlockHash>, NodeError> {
-        let answer: Option<FinalityJson> = self.json("/v1/finality/:height", &format!("/v1/finality/{height}")).await?;
-        Ok(answer.map(|finality| finality.block))
+    async fn certificate(&self, height: u32) -> Result<Option<CommitCertificate>, NodeError> {
+        const PATH: &str = "/v1/finality/:height";
+        let answer: Option<FinalityJson> = self.json(PATH, &format!("/v1/finality/{height}")).await?;
+        let Some(FinalityJson { raw }) = answer else { return Ok(None) };
+        let bytes = Vec::from_hex(&raw).map_err(|_| self.malformed(PATH))?;
+        CommitCertificate::decode(&bytes).map(Some).map_err(|_| self.malformed(PATH))
     }
 }
 

@@ -1,24 +1,26 @@
-//! What the daemon keeps on disk beside the signing log: the block it last acted on, its alarm, and signed
-//! transactions.
+//! What the daemon keeps on disk beside the signing log: the block it last acted on, how far it has checked deposits, its
+//! alarm, and signed transactions.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+use bitcoin::hex::{DisplayHex as _, FromHex as _};
 use bitcoin::secp256k1::schnorr;
-use bitcoin::{Transaction, Txid};
+use bitcoin::{BlockHash, Transaction, Txid};
 use causeway_chainspec::Epoch;
+use causeway_consensus::bft::CommitCertificate;
 use causeway_consensus::peg::script::EpochScripts;
 use serde::{Deserialize, Serialize};
 
-use crate::approve::BlockPoint;
+use crate::approve::{ActedOn, BlockPoint, DepositsMark};
 use crate::files;
 use crate::home::{Home, HomeError};
 use crate::session::{Path, Signatures, Signed};
 
-/// Most bytes of a small file.
-const SMALL_BYTES_MAX: u64 = 64 << 10;
+/// Most bytes of a small file: two certificates of 16,458 bytes in hex, and some words.
+const SMALL_BYTES_MAX: u64 = 128 << 10;
 
 /// Most bytes of a signed transaction's file: 100,000 vB in hex.
 const SIGNED_BYTES_MAX: u64 = 1 << 20;
@@ -47,23 +49,68 @@ pub enum RecordError {
     Damaged { path: PathBuf },
 }
 
-/// The block that the member last acted on; None if it never did.
+/// What the member last acted on, as it is written: an operator writes height and hash alone.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ActedOnFile {
+    height: u32,
+    hash: BlockHash,
+    /// The encoded certificate, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+}
+
+/// What the member last acted on; None if it never did.
 ///
 /// # Errors
 /// [`RecordError`].
-pub(crate) fn load_acted_on(home: &Home) -> Result<Option<BlockPoint>, RecordError> {
+pub(crate) fn load_acted_on(home: &Home) -> Result<Option<ActedOn>, RecordError> {
     let path = home.acted_on();
     let read = files::read(&path, SMALL_BYTES_MAX);
     let Some(bytes) = read.map_err(|source| RecordError::Io { path: path.clone(), doing: "read", source })? else {
         return Ok(None);
     };
-    serde_json::from_slice(&bytes).map(Some).map_err(|_| RecordError::Damaged { path })
+    read_acted_on(&bytes).map(Some).ok_or(RecordError::Damaged { path })
 }
 
-/// Writes the block that the member acts on, and returns when it is on disk.
-pub(crate) fn store_acted_on(home: &Home, block: BlockPoint) -> Result<(), RecordError> {
+fn read_acted_on(bytes: &[u8]) -> Option<ActedOn> {
+    let ActedOnFile { height, hash, certificate } = serde_json::from_slice(bytes).ok()?;
+    let certificate = match certificate {
+        Some(hex) => Some(CommitCertificate::decode(&Vec::from_hex(&hex).ok()?).ok()?),
+        None => None,
+    };
+    let is_its = |of: &CommitCertificate| of.height().to_u32() == height && of.block() == hash;
+    certificate.as_ref().is_none_or(is_its).then_some(ActedOn { block: BlockPoint { height, hash }, certificate })
+}
+
+/// Writes what the member acts on, and returns when it is on disk.
+pub(crate) fn store_acted_on(home: &Home, acted_on: &ActedOn) -> Result<(), RecordError> {
     let path = home.acted_on();
-    let bytes = serde_json::to_vec(&block).expect("a number and a hash are JSON");
+    let BlockPoint { height, hash } = acted_on.block;
+    let certificate = acted_on.certificate.as_ref().map(|certificate| certificate.encode().to_lower_hex_string());
+    let bytes = serde_json::to_vec(&ActedOnFile { height, hash, certificate }).expect("numbers and texts are JSON");
+    files::replace(&path, &bytes).map_err(|source| RecordError::Io { path, doing: "written", source })
+}
+
+/// How far the member has found credited deposits on Bitcoin. Without a file that can be read it looks for all of them
+/// again.
+pub(crate) fn load_deposits(home: &Home) -> DepositsMark {
+    let path = home.deposits();
+    let read = files::read(&path, SMALL_BYTES_MAX).map(|bytes| bytes.map(|bytes| serde_json::from_slice(&bytes).ok()));
+    match read {
+        Ok(None) => DepositsMark::default(),
+        Ok(Some(Some(mark))) => mark,
+        _ => {
+            tracing::warn!(path = %path.display(), "cannot be read: looking for every credited deposit again");
+            DepositsMark::default()
+        }
+    }
+}
+
+/// Writes it, and returns when it is on disk.
+pub(crate) fn store_deposits(home: &Home, mark: &DepositsMark) -> Result<(), RecordError> {
+    let path = home.deposits();
+    let bytes = serde_json::to_vec(mark).expect("numbers and a hash are JSON");
     files::replace(&path, &bytes).map_err(|source| RecordError::Io { path, doing: "written", source })
 }
 
@@ -74,11 +121,15 @@ pub struct AlarmRecord {
     pub time: u64,
     /// Why.
     pub reason: String,
+    /// Encoded certificates that show it, hex.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proof: Vec<String>,
 }
 
 /// The alarm that stands; None if there is none. A file that cannot be read is an alarm.
 pub(crate) fn load_alarm(home: &Home) -> Option<AlarmRecord> {
-    let unknown = || AlarmRecord { time: 0, reason: format!("{} cannot be read", home.alarm().display()) };
+    let unknown =
+        || AlarmRecord { time: 0, reason: format!("{} cannot be read", home.alarm().display()), proof: Vec::new() };
     match files::read(&home.alarm(), SMALL_BYTES_MAX) {
         Ok(None) => None,
         Ok(Some(bytes)) => Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| unknown())),

@@ -1,19 +1,25 @@
 //! Where signing happens: keys, signing log and sessions, on a thread of their own, since all of it computes or waits
 //! for the disk. Whatever signs was approved here, from facts that the rest of the daemon gathered.
 
+mod standing;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bitcoin::Txid;
+use bitcoin::hex::DisplayHex as _;
 use bitcoin::secp256k1::XOnlyPublicKey;
 use causeway_chainspec::ChainId;
 use causeway_consensus::peg::batch::Batch;
 
 use super::records::{self, AlarmRecord, SignedRecord};
-use super::status::{Declined, TaskState, TaskStatus};
+use super::status::{Declined, TaskStatus};
 use super::task::BatchTask;
-use crate::approve::{self, BitcoinFacts, BlockPoint, Decline, Federation, NodeFacts, NotReady, OwnFacts};
+use crate::approve::{
+    self, ActedOn, BitcoinFacts, BlockPoint, Decline, DepositFacts, DepositsMark, Federation, NodeFacts, NotReady,
+    OwnFacts,
+};
 use crate::home::Home;
 use crate::keystore::{SigningLog, SigningLogError};
 use crate::musig::{IdentityKey, MemberKey};
@@ -21,6 +27,9 @@ use crate::session::{
     Attempt, AttemptId, Body, MessageError, Path, Session, SessionAction, SessionEvent, SessionMessage, Signed,
     SignedMessage, Signer, SigningTask, TaskId, Timing,
 };
+
+pub(crate) use self::standing::show_path;
+use self::standing::{declined, status_of, waits};
 
 /// What a room is made of.
 pub(crate) struct RoomParts {
@@ -34,7 +43,8 @@ pub(crate) struct RoomParts {
     pub(crate) log: SigningLog,
     pub(crate) timing: Timing,
     pub(crate) home: Home,
-    pub(crate) acted_on: Option<BlockPoint>,
+    pub(crate) acted_on: Option<ActedOn>,
+    pub(crate) deposits: DepositsMark,
     pub(crate) signed: Vec<Arc<SignedRecord>>,
 }
 
@@ -44,6 +54,8 @@ pub(crate) struct Survey {
     pub(crate) node: NodeFacts,
     /// The open batches; without facts where bitcoind did not answer, and why.
     pub(crate) batches: Vec<(Batch, Result<BitcoinFacts, String>)>,
+    /// Deposits that were credited since the mark; or why bitcoind did not answer.
+    pub(crate) deposits: Result<DepositFacts, String>,
 }
 
 /// What the room is told.
@@ -60,16 +72,16 @@ pub(crate) enum Order {
 /// What the room says.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// To be signed with the identity key and sent to all.
-    Say(SessionMessage),
-    /// To be sent to all.
-    Relay(Vec<u8>),
+    /// To be signed with the identity key and sent to a member; to all if None.
+    Say { to: Option<u16>, message: SessionMessage },
+    /// To be sent to a member; to all if None.
+    Relay { to: Option<u16>, bytes: Vec<u8> },
     /// A peer passed on what nobody signed.
     BadPeer { peer: usize, error: MessageError },
     /// A transaction is signed, and on disk.
     Signed(Arc<SignedRecord>),
     /// Where everything stands, after every survey and every step of a session.
-    Standing { tasks: Vec<TaskStatus>, declined: Vec<Declined>, acted_on: Option<BlockPoint> },
+    Standing { tasks: Vec<TaskStatus>, declined: Vec<Declined>, acted_on: Option<BlockPoint>, deposits: DepositsMark },
     /// The batches that are still open, of an answer that was accepted.
     Open(BTreeSet<u32>),
     /// It stopped.
@@ -96,7 +108,8 @@ pub(crate) struct Room {
     log: SigningLog,
     timing: Timing,
     home: Home,
-    acted_on: Option<BlockPoint>,
+    acted_on: Option<ActedOn>,
+    deposits: DepositsMark,
     alarm: Option<AlarmRecord>,
     signed: BTreeMap<Txid, Arc<SignedRecord>>,
     open: BTreeMap<TaskId, Open>,
@@ -108,7 +121,8 @@ pub(crate) struct Room {
 
 impl Room {
     pub(crate) fn new(parts: RoomParts) -> Self {
-        let RoomParts { federation, own, identities, identity, member, log, timing, home, acted_on, signed } = parts;
+        let RoomParts { federation, own, identities, identity, member, log, timing, home, .. } = parts;
+        let RoomParts { acted_on, deposits, signed, .. } = parts;
         let alarm = records::load_alarm(&home);
         Self {
             chain: federation.chain,
@@ -121,6 +135,7 @@ impl Room {
             timing,
             home,
             acted_on,
+            deposits,
             alarm,
             signed: signed.into_iter().map(|record| (record.txid, record)).collect(),
             open: BTreeMap::new(),
@@ -159,15 +174,16 @@ impl Room {
     }
 
     fn survey(&mut self, now: Duration, survey: Survey) {
-        let Survey { node, batches } = survey;
+        let Survey { node, batches, deposits } = survey;
         let alarm = records::load_alarm(&self.home);
         self.alarm = alarm;
-        let own = OwnFacts {
+        let mut own = OwnFacts {
             paused: self.home.is_paused(),
             alarm: self.alarm.as_ref().map(|alarm| alarm.reason.clone()),
-            acted_on: self.acted_on,
+            acted_on: self.acted_on.clone(),
+            deposits: self.deposits,
         };
-        let checked = approve::check_chain(self.chain, &own, &node);
+        let checked = approve::check_chain(&self.federation, &own, &node);
         if matches!(checked, Err(Decline::NotReady(NotReady::NotAsked { .. }))) {
             // The room has acted while the node was asked: the next survey knows where.
             return self.report_standing(now);
@@ -176,11 +192,22 @@ impl Room {
         if let Err(decline) = checked {
             self.give_up(|_| false);
             if let Decline::Breach(breach) = &decline {
-                self.raise(breach.to_string());
+                self.raise_with(breach.to_string(), &breach.proof());
             }
             self.declined.push(declined(None, &decline));
             return self.report_standing(now);
         }
+        match self.check_deposits(deposits) {
+            Ok(()) => {}
+            // What is being signed was approved when all was there.
+            Err(declined) if !declined.refused => self.declined.push(declined),
+            Err(declined) => {
+                self.give_up(|_| false);
+                self.declined.push(declined);
+                return self.report_standing(now);
+            }
+        }
+        own.deposits = self.deposits;
         let mut wanted = BTreeSet::new();
         for (batch, facts) in &batches {
             let (number, txid) = (batch.number, batch.newest().txid);
@@ -188,8 +215,7 @@ impl Room {
                 Ok(facts) => facts,
                 Err(reason) => {
                     // What was approved stays so: bitcoind was asked when it began.
-                    let task = self.open.iter().find(|(_, open)| open.session.task().txid() == txid);
-                    wanted.extend(task.map(|(task, _)| *task));
+                    wanted.extend(self.open_task(&txid));
                     self.declined.push(waits(number, txid, reason.clone()));
                     continue;
                 }
@@ -205,7 +231,12 @@ impl Room {
                         self.declined.push(Declined { refused: true, ..waits(number, txid, reason) });
                     }
                 }
-                Err(decline) => self.declined.push(declined(Some((number, txid)), &decline)),
+                Err(decline) => {
+                    if matches!(decline, Decline::NotReady(NotReady::DepositsUnchecked { .. })) {
+                        wanted.extend(self.open_task(&txid));
+                    }
+                    self.declined.push(declined(Some((number, txid)), &decline));
+                }
             }
         }
         self.give_up(|task| wanted.contains(task));
@@ -215,16 +246,33 @@ impl Room {
         self.report_standing(now);
     }
 
+    fn open_task(&self, txid: &Txid) -> Option<TaskId> {
+        self.open.iter().find(|(_, open)| open.session.task().txid() == *txid).map(|(task, _)| *task)
+    }
+
+    /// Moves the mark up to which credited deposits were found on Bitcoin, on disk too once there were some.
+    fn check_deposits(&mut self, facts: Result<DepositFacts, String>) -> Result<(), Declined> {
+        let waits = |reason| Declined { batch: None, txid: None, reason, refused: false };
+        let mark = approve::check_deposits(&self.deposits, &facts.map_err(waits)?);
+        let mark = mark.map_err(|decline| declined(None, &decline))?;
+        if mark.newest != self.deposits.newest {
+            records::store_deposits(&self.home, &mark).map_err(|error| waits(chain_of(&error)))?;
+        }
+        self.deposits = mark;
+        Ok(())
+    }
+
     /// Opens the session of an approved transaction.
     fn begin(&mut self, now: Duration, task: BatchTask) -> Result<(), String> {
         if self.alarm.is_some() {
             return Err("this member has stopped".to_owned());
         }
         let approved = task.approved();
-        let (batch, txid, at) = (approved.batch(), approved.txid(), approved.acted_on());
+        let (batch, txid, at) = (approved.batch(), approved.txid(), approved.acted_on().clone());
         // Both before anything is said: after a restart the member must know.
-        if self.acted_on != Some(at) {
-            records::store_acted_on(&self.home, at).map_err(|error| chain_of(&error))?;
+        let height = at.block.height;
+        if self.acted_on.as_ref() != Some(&at) {
+            records::store_acted_on(&self.home, &at).map_err(|error| chain_of(&error))?;
             self.acted_on = Some(at);
         }
         self.log.claim(u64::from(batch), &approved.outpoints()).map_err(|error| chain_of(&error))?;
@@ -233,7 +281,7 @@ impl Room {
         let known = known.filter(|signed| task.assemble(signed).is_ok());
         let (id, inputs, kind) = (task.task_id(), task.input_count(), approved.kind());
         let session = Session::new(task, self.own, self.timing, used).map_err(|error| error.to_string())?;
-        tracing::info!(batch, %txid, ?kind, inputs, height = at.height, "signing begins");
+        tracing::info!(batch, %txid, ?kind, inputs, height, "signing begins");
         let open = Open { session, started: now, wake: None, nonces: BTreeMap::new(), took: None };
         self.open.insert(id, open);
         let first = match known.and_then(|signed| self.known_result(id, &signed)) {
@@ -289,8 +337,12 @@ impl Room {
     fn perform(&mut self, now: Duration, task: TaskId, action: SessionAction, events: &mut VecDeque<SessionEvent>) {
         let Some(open) = self.open.get_mut(&task) else { return };
         match action {
-            SessionAction::Send(message) => self.reports.push(Report::Say(message)),
-            SessionAction::Relay(message) => self.reports.push(Report::Relay(message.encode())),
+            SessionAction::Send(message) => self.reports.push(Report::Say { to: None, message }),
+            SessionAction::SendTo { to, message } => self.reports.push(Report::Say { to: Some(to), message }),
+            SessionAction::Relay(signed) => self.reports.push(Report::Relay { to: None, bytes: signed.encode() }),
+            SessionAction::RelayTo { to, signed } => {
+                self.reports.push(Report::Relay { to: Some(to), bytes: signed.encode() });
+            }
             SessionAction::Persist(record) => match self.log.record(&record) {
                 Ok(()) => events.push_back(SessionEvent::Persisted { round: record.round }),
                 // The session waits in vain and goes on to the next round.
@@ -363,9 +415,14 @@ impl Room {
 
     /// Stops for good.
     fn raise(&mut self, reason: String) {
+        self.raise_with(reason, &[]);
+    }
+
+    fn raise_with(&mut self, reason: String, proof: &[Vec<u8>]) {
         self.give_up(|_| false);
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let alarm = AlarmRecord { time, reason };
+        let proof = proof.iter().map(|certificate| certificate.to_lower_hex_string()).collect();
+        let alarm = AlarmRecord { time, reason, proof };
         tracing::error!(reason = %alarm.reason, "ALARM: this member signs nothing any more");
         if let Err(error) = records::store_alarm(&self.home, &alarm) {
             tracing::error!(%error, "the alarm cannot be written: do not start this member again before it is looked at");
@@ -401,53 +458,9 @@ impl Room {
 
     fn report_standing(&mut self, now: Duration) {
         let tasks = self.open.values().map(|open| status_of(open, now)).collect();
-        let (declined, acted_on) = (self.declined.clone(), self.acted_on);
-        self.reports.push(Report::Standing { tasks, declined, acted_on });
-    }
-}
-
-fn waits(batch: u32, txid: Txid, reason: String) -> Declined {
-    Declined { batch: Some(batch), txid: Some(txid), reason, refused: false }
-}
-
-fn declined(what: Option<(u32, Txid)>, decline: &Decline) -> Declined {
-    let refused = !matches!(decline, Decline::NotReady(_));
-    let (batch, txid) = what.unzip();
-    Declined { batch, txid, reason: decline.to_string(), refused }
-}
-
-fn status_of(open: &Open, now: Duration) -> TaskStatus {
-    let session = &open.session;
-    let approved = session.task().approved();
-    let path = match (session.signed(), session.path()) {
-        (Some(signed), _) => Some(show_path(&signed.path)),
-        (None, Some(path)) => Some(show_path(&path)),
-        (None, None) => None,
-    };
-    let signed = session.signed().is_some();
-    let took = open.took.unwrap_or_else(|| now.saturating_sub(open.started));
-    TaskStatus {
-        batch: approved.batch(),
-        kind: format!("{:?}", approved.kind()).to_lowercase(),
-        version: approved.version(),
-        txid: approved.txid(),
-        inputs: session.task().input_count(),
-        state: if signed { TaskState::Signed } else { TaskState::Signing },
-        path,
-        round: session.round(),
-        last_round: session.last_round(),
-        missing: if signed { Vec::new() } else { session.missing() },
-        faults: session.faults().iter().map(|(member, fault)| (*member, fault.to_string())).collect(),
-        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-    }
-}
-
-/// A path in words.
-pub(crate) fn show_path(path: &Path) -> String {
-    match path {
-        Path::Key => "key".to_owned(),
-        Path::Subset(members) => format!("subset {members:?}"),
-        Path::MultiA => "multi_a".to_owned(),
+        let acted_on = self.acted_on.as_ref().map(|acted_on| acted_on.block);
+        let (declined, deposits) = (self.declined.clone(), self.deposits);
+        self.reports.push(Report::Standing { tasks, declined, acted_on, deposits });
     }
 }
 

@@ -4,7 +4,7 @@ use bitcoin::Txid;
 use serde::{Deserialize, Serialize};
 
 use super::records::AlarmRecord;
-use crate::approve::BlockPoint;
+use crate::approve::{BlockPoint, DepositsMark};
 
 /// Where a member stands. Numbers of blocks are heights; times are seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Status {
     pub bitcoin: BitcoinStatus,
     /// The block that it last acted on.
     pub acted_on: Option<BlockPoint>,
+    /// How far it has found credited deposits on Bitcoin.
+    #[serde(default)]
+    pub deposits: DepositsMark,
     /// The other members.
     pub peers: Vec<PeerStatus>,
     /// Transactions that are being signed, or are signed and not deep yet.

@@ -27,8 +27,6 @@ pub(crate) struct Surveyor {
     /// What bitcoind said of each newest version, as long as its best block is this one.
     facts: BTreeMap<Txid, BitcoinFacts>,
     best: Option<BlockHash>,
-    /// The certificate of the tip.
-    certified: Option<(BlockHash, Option<BlockHash>)>,
     answered: Instant,
     /// At which best block, and when, a transaction was last sent.
     sent: BTreeMap<Txid, (Option<BlockHash>, Instant)>,
@@ -52,7 +50,6 @@ impl Surveyor {
             tempo,
             facts: BTreeMap::new(),
             best: None,
-            certified: None,
             answered: Instant::now(),
             sent: BTreeMap::new(),
         }
@@ -103,50 +100,60 @@ impl Surveyor {
             }
             None => None,
         };
-        let certified = if open.batches.is_empty() { None } else { self.certificate(open.tip).await? };
+        // Who shows another block than the one acted on must show why.
+        let other = match acted_on.zip(at_acted_on) {
+            Some((own, there)) if own != there => self.node.certificate(there.height).await?,
+            _ => None,
+        };
+        let certificate = if open.batches.is_empty() { None } else { self.node.certificate(open.tip.height).await? };
         {
             let mut board = self.board();
             board.status.node.error = None;
             board.status.node.tip = Some(open.tip);
             board.status.node.frozen.clone_from(&open.frozen);
         }
-        let node = NodeFacts { chain, tip: open.tip, frozen: open.frozen, certified, at_acted_on };
-        let batches = self.look_at_bitcoin(open.batches).await;
-        Ok(Survey { node, batches })
+        let mark = self.board().status.deposits;
+        let peg_ins = self.node.peg_ins(mark.height).await?;
+        let node = NodeFacts { chain, tip: open.tip, frozen: open.frozen, certificate, at_acted_on, other };
+        let tip = self.look_at_bitcoin().await;
+        let batches = self.look_at_batches(&tip, open.batches).await;
+        let deposits = match &tip {
+            Ok(tip) => {
+                let facts = coins::deposit_facts(&*self.bitcoin, tip, &mark, peg_ins).await;
+                facts.map_err(|error| chain_of(&error))
+            }
+            Err(error) => Err(error.clone()),
+        };
+        Ok(Survey { node, batches, deposits })
     }
 
-    async fn certificate(&mut self, tip: BlockPoint) -> Result<Option<BlockHash>, NodeError> {
-        if let Some((of, certified)) = self.certified
-            && of == tip.hash
-        {
-            return Ok(certified);
-        }
-        let certified = self.node.certified(tip.height).await?;
-        self.certified = Some((tip.hash, certified));
-        Ok(certified)
-    }
-
-    async fn look_at_bitcoin(&mut self, batches: Vec<Batch>) -> Vec<(Batch, Result<BitcoinFacts, String>)> {
+    async fn look_at_bitcoin(&mut self) -> Result<BitcoinTip, String> {
         let tip = self.bitcoin.tip().await.map_err(|error| chain_of(&error));
-        {
-            let mut board = self.board();
-            let status = &mut board.status.bitcoin;
-            match &tip {
-                Ok(tip) => {
-                    (status.height, status.syncing) = (Some(tip.height.to_u32()), tip.syncing);
-                    status.error = None;
+        let mut board = self.board();
+        let status = &mut board.status.bitcoin;
+        match &tip {
+            Ok(tip) => {
+                (status.height, status.syncing) = (Some(tip.height.to_u32()), tip.syncing);
+                status.error = None;
+            }
+            Err(error) => {
+                if status.error.as_ref() != Some(error) {
+                    tracing::warn!(%error, "bitcoind gives no answer");
                 }
-                Err(error) => {
-                    if status.error.as_ref() != Some(error) {
-                        tracing::warn!(%error, "bitcoind gives no answer");
-                    }
-                    status.error = Some(error.clone());
-                }
+                status.error = Some(error.clone());
             }
         }
+        tip
+    }
+
+    async fn look_at_batches(
+        &mut self,
+        tip: &Result<BitcoinTip, String>,
+        batches: Vec<Batch>,
+    ) -> Vec<(Batch, Result<BitcoinFacts, String>)> {
         let mut looked = Vec::with_capacity(batches.len());
         for batch in batches {
-            let facts = match &tip {
+            let facts = match tip {
                 Ok(tip) => self.facts_of(tip, &batch).await,
                 Err(error) => Err(error.clone()),
             };

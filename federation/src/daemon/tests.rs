@@ -1,7 +1,9 @@
 use super::*;
-use crate::approve::tests::{batch, chain, federation, hash, replace};
+use crate::approve::BlockPoint;
+use crate::approve::tests::{batch, chain, federation, hash, replace, signed_by};
 use crate::session::{Body, SessionMessage};
-use world::World;
+use ::bitcoin::hex::DisplayHex as _;
+use world::{World, bitcoin_block, credited};
 
 mod world;
 
@@ -62,6 +64,7 @@ fn run_liar(
         timing: world::timing(),
         home: world.home(member),
         acted_on: None,
+        deposits: crate::approve::DepositsMark::default(),
         signed: Vec::new(),
     };
     let (facts, config) = (Arc::clone(&world.facts), world.transport(member));
@@ -87,13 +90,13 @@ fn run_liar(
             };
             for report in said {
                 match report {
-                    Report::Say(mut message) => {
+                    Report::Say { mut message, .. } => {
                         spoil(&mut message);
                         let own = u16::try_from(member).unwrap();
                         let signed = SignedMessage::sign(chain(), own, &world::identity(member), message);
                         transport.broadcast(signed.encode());
                     }
-                    Report::Relay(bytes) => transport.broadcast(bytes),
+                    Report::Relay { bytes, .. } => transport.broadcast(bytes),
                     _ => {}
                 }
             }
@@ -107,8 +110,9 @@ fn liar_survey(facts: &world::Shared, federation: &Federation) -> room::Survey {
         chain: chain(),
         tip: crate::approve::tests::point(facts.height),
         frozen: None,
-        certified: None,
+        certificate: Some(crate::approve::tests::certificate(crate::approve::tests::point(facts.height))),
         at_acted_on: None,
+        other: None,
     };
     let bitcoin = |batch| crate::approve::BitcoinFacts {
         height: causeway_chainspec::BitcoinHeight(310),
@@ -117,7 +121,16 @@ fn liar_survey(facts: &world::Shared, federation: &Federation) -> room::Survey {
         coins: crate::approve::tests::coins(federation, batch, facts.best),
         confirmed: None,
     };
-    room::Survey { node, batches: facts.batches.iter().map(|batch| (batch.clone(), Ok(bitcoin(batch)))).collect() }
+    let deposits = crate::approve::DepositFacts {
+        since: 0,
+        to: facts.height,
+        deposits: Vec::new(),
+        newest: None,
+        bitcoin_height: causeway_chainspec::BitcoinHeight(310),
+        syncing: false,
+    };
+    let batches = facts.batches.iter().map(|batch| (batch.clone(), Ok(bitcoin(batch)))).collect();
+    room::Survey { node, batches, deposits: Ok(deposits) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -278,7 +291,10 @@ async fn a_chain_that_is_no_descendant_stops_the_member_for_good() {
         facts.other_blocks.insert(180, hash(66_666));
     }
     let status = world.until(0, "alarmed", |status| status.alarm.is_some()).await;
-    assert!(status.alarm.unwrap().reason.contains("two blocks were final"));
+    let alarm = status.alarm.unwrap();
+    assert!(alarm.reason.contains("two blocks are final at height 180"), "{}", alarm.reason);
+    let proof = [hash(180), hash(66_666)].map(|hash| signed_by(3, BlockPoint { height: 180, hash }).encode());
+    assert_eq!(alarm.proof, proof.map(|certificate| certificate.to_lower_hex_string()));
     assert!(world.home(0).alarm().exists());
     // A restart does not heal it.
     world.stop(0).await;
@@ -288,6 +304,39 @@ async fn a_chain_that_is_no_descendant_stops_the_member_for_good() {
     let status = world.until(0, "declining", |status| !status.declined.is_empty()).await;
     assert!(status.declined[0].reason.contains("--clear-alarm"));
     assert!(status.tasks.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lies_about_what_is_final_is_refused_and_raises_no_alarm() {
+    let (mut world, old) = world(3, 2);
+    (0..3).for_each(|member| world.start(member));
+    for member in 0..3 {
+        world.signed(member, old).await;
+    }
+    // Another block where the members acted, signed by too few; and a version that stands on it.
+    let new = {
+        let mut facts = world.facts.lock().unwrap();
+        (facts.height, facts.signers) = (190, 2);
+        facts.other_blocks.insert(180, hash(66_666));
+        replace(&mut facts.batches[0]);
+        facts.batches[0].newest().txid
+    };
+    for member in 0..3 {
+        let refusing = |status: &Status| status.declined.iter().any(|declined| declined.refused);
+        let status = world.until(member, "refusing", refusing).await;
+        assert!(status.declined[0].reason.contains("the node lies or is damaged"), "{:?}", status.declined);
+        assert!(status.alarm.is_none() && status.tasks.is_empty());
+        assert!(!world.home(member).alarm().exists());
+    }
+    // The right chain, and a tip that nobody proves.
+    world.facts.lock().unwrap().other_blocks.clear();
+    world.looks(5).await;
+    let status = world.until(0, "refusing", |status| status.declined.iter().any(|declined| declined.refused)).await;
+    assert!(status.declined[0].reason.contains("at height 190"), "{:?}", status.declined);
+    world.facts.lock().unwrap().signers = 3;
+    for member in 0..3 {
+        world.signed(member, new).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -306,6 +355,76 @@ async fn a_coin_of_another_batch_is_refused() {
         let status = world.until(member, "refusing", |status| status.declined.iter().any(|d| d.refused)).await;
         assert!(status.declined[0].reason.contains("signed for in batch 5"), "{:?}", status.declined);
         assert!(status.tasks.is_empty());
+    }
+}
+
+/// Deposits that the batch does not spend, on three pages of the node.
+fn five_deposits(world: &World) {
+    let mut facts = world.facts.lock().unwrap();
+    for (height, block) in [(110, 280), (120, 300), (130, 281), (140, 282), (180, 290)] {
+        let (deposit, coin) = credited(height, block);
+        facts.coins.insert(deposit.outpoint, coin);
+        facts.peg_ins.push(deposit);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deposit_whose_bitcoin_block_is_gone_stops_signing_until_it_is_back() {
+    let (mut world, txid) = world(3, 2);
+    five_deposits(&world);
+    world.facts.lock().unwrap().other_bitcoin.insert(290, hash(66_666));
+    (0..3).for_each(|member| world.start(member));
+    world.looks(10).await;
+    for member in 0..3 {
+        let refusing = |status: &Status| status.declined.iter().any(|declined| declined.refused);
+        let status = world.until(member, "refusing", refusing).await;
+        assert!(status.declined[0].reason.contains("was credited at height 180"), "{:?}", status.declined);
+        assert_eq!(status.deposits.height, 140);
+        assert!(status.tasks.is_empty() && status.transactions.is_empty() && status.alarm.is_none());
+    }
+    assert!(world.mempool().is_empty());
+    world.facts.lock().unwrap().other_bitcoin.clear();
+    for member in 0..3 {
+        world.signed(member, txid).await;
+        let status = world.until(member, "through", |status| status.declined.is_empty()).await;
+        assert_eq!(status.deposits.newest, Some(bitcoin_block(300)));
+    }
+    // After a restart one question is enough for all of them.
+    world.stop(0).await;
+    assert_eq!(records::load_deposits(&world.home(0)).newest, Some(bitcoin_block(300)));
+    world.facts.lock().unwrap().other_bitcoin.insert(300, hash(66_667));
+    world.start(0);
+    let status = world.until(0, "refusing", |status| status.declined.iter().any(|declined| declined.refused)).await;
+    assert!(status.declined[0].reason.contains("deep reorganisation"), "{:?}", status.declined);
+    // Without the record, it looks for all of them again.
+    world.stop(0).await;
+    std::fs::write(world.home(0).deposits(), "{").unwrap();
+    world.start(0);
+    let status = world.until(0, "refusing", |status| status.declined.iter().any(|declined| declined.refused)).await;
+    assert!(status.declined[0].reason.contains("was credited at height 120"), "{:?}", status.declined);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deposit_that_was_spent_by_no_batch_stops_signing() {
+    let (mut world, txid) = world(3, 2);
+    five_deposits(&world);
+    let spent = {
+        let mut facts = world.facts.lock().unwrap();
+        let spent = facts.peg_ins[1].outpoint;
+        facts.coins.remove(&spent);
+        spent
+    };
+    (0..3).for_each(|member| world.start(member));
+    for member in 0..3 {
+        let refusing = |status: &Status| status.declined.iter().any(|declined| declined.refused);
+        let status = world.until(member, "refusing", refusing).await;
+        assert!(status.declined[0].reason.contains(&spent.to_string()), "{:?}", status.declined);
+        assert!(status.tasks.is_empty());
+    }
+    // A batch spends it: that is what credited deposits are for.
+    world.facts.lock().unwrap().peg_ins[1].in_batch = true;
+    for member in 0..3 {
+        world.signed(member, txid).await;
     }
 }
 

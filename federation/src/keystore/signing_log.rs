@@ -15,6 +15,13 @@
 //! What a crash cut off has no whole frame behind it, and is dropped: nothing that depends on it has left. Damage in front
 //! of a whole frame is no crash, nor is a frame that has moved, and the log is refused. It is never emptied and never restored from a copy: an older copy
 //! has forgotten what was signed.
+//!
+//! It is never rewritten either. A batch of `c` coins takes 27 + 36 c bytes once, and every attempt at a version 117: 720
+//! bytes for 16 coins that the key path signs at once. Nearly all of that must be kept for ever: each coin with its batch
+//! (PEG section 8, rule 4), and the highest round of each task, which may come again. A compaction would save 117 bytes
+//! for each attempt that failed, and could lose what must never be lost. With a batch every five minutes the log grows by
+//! 76 MB a year: its bound is more than three years of that, and from three quarters on the member says so whenever it
+//! starts.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -33,6 +40,9 @@ use crate::session::{AttemptId, AttemptRecord, INPUTS_MAX, TaskId};
 
 /// Most bytes of a log: some 200,000 batches of 16 coins and four attempts.
 pub const LOG_BYTES_MAX: u64 = 256 << 20;
+
+/// From here on a new key should be prepared, which starts a new log.
+const LOG_BYTES_LARGE: u64 = LOG_BYTES_MAX / 4 * 3;
 
 const MAGIC: [u8; 4] = *b"CWSL";
 const VERSION: u32 = 1;
@@ -148,6 +158,9 @@ impl SigningLog {
             let cut = bytes.len() - end;
             tracing::warn!(path = %path.display(), bytes = cut, "dropping what a crash cut off in the signing log");
             file.set_len(end as u64).and_then(|()| file.sync_all()).map_err(failed("cut"))?;
+        }
+        if end as u64 >= LOG_BYTES_LARGE {
+            tracing::warn!(path = %path.display(), bytes = end, max = LOG_BYTES_MAX, "the signing log is filling up: plan a new key for this member, with the next epoch; never shorten the log");
         }
         let header = encode_header(chain, member);
         let inner = Log { disk: file, path: path.to_owned(), header, end: end as u64, content, stopped: false };

@@ -21,7 +21,7 @@ impl<T: SigningTask> Session<T> {
             return;
         }
         if now >= self.next_repeat {
-            self.repeat(now);
+            self.say_what_is_here(now);
         }
         let wake = [Some(self.next_repeat), self.deadline(), self.gather_until().filter(|until| *until > now)];
         if let Some(wake) = wake.into_iter().flatten().min() {
@@ -75,9 +75,8 @@ impl<T: SigningTask> Session<T> {
         self.step = Step::Idle;
         (self.quorum_since, self.live_since) = (None, None);
         self.joined[usize::from(self.own)] = Some((round, None));
-        self.say(Body::Join);
-        self.next_repeat = now + self.timing.resend;
         self.rounds.entry(round).or_default();
+        self.say_what_is_here(now);
         self.look_at(round);
     }
 
@@ -95,7 +94,7 @@ impl<T: SigningTask> Session<T> {
         }
     }
 
-    fn say(&mut self, body: Body) {
+    pub(super) fn say(&mut self, body: Body) {
         let message = SessionMessage { task: self.task.task_id(), round: self.round, body };
         self.actions.push(SessionAction::Send(message));
     }
@@ -106,21 +105,6 @@ impl<T: SigningTask> Session<T> {
         let kept = self.rounds.entry(self.round).or_default().keep(self.own, Kept::Own(message.clone()));
         debug_assert!(matches!(kept, Keeping::New), "a round has one step of each kind");
         self.actions.push(SessionAction::Send(message));
-    }
-
-    /// Repeats what was said in the round.
-    fn repeat(&mut self, now: Duration) {
-        self.next_repeat = now + self.timing.resend;
-        self.say(Body::Join);
-        let words = self.joined.iter().flatten().filter(|(round, _)| *round >= self.round);
-        let words: Vec<_> = words.filter_map(|(_, word)| word.clone()).map(SessionAction::Relay).collect();
-        self.actions.extend(words);
-        if let Some(state) = self.rounds.get(&self.round) {
-            self.actions.extend(state.all().map(Kept::repeat));
-        }
-        if self.round == self.last_round() {
-            self.actions.extend(self.plain.values().map(|(_, kept)| kept.repeat()));
-        }
     }
 
     fn is_in(&self, member: u16, rounds: impl Fn(u32) -> bool) -> bool {

@@ -18,7 +18,7 @@ pub struct Timing {
     pub propose: Duration,
     /// For nonces and partial signatures, from when the signers are known.
     pub attempt: Duration,
-    /// Between repetitions of what was said in a round.
+    /// Between two times that a member says what it has of a round, and so asks for what it lacks.
     pub resend: Duration,
 }
 
@@ -69,6 +69,20 @@ pub enum SessionAction {
     Send(SessionMessage),
     /// Pass another member's message on to every other member.
     Relay(SignedMessage),
+    /// Sign with the identity key and send to this member.
+    SendTo {
+        /// The index of the member.
+        to: u16,
+        /// Something that was said before, the same to the bit.
+        message: SessionMessage,
+    },
+    /// Pass another member's message on to this member.
+    RelayTo {
+        /// The index of the member.
+        to: u16,
+        /// The message.
+        signed: SignedMessage,
+    },
     /// Write to disk and sync, then answer with [`SessionEvent::Persisted`]. Nothing of the round leaves before.
     Persist(AttemptRecord),
     /// Make the nonces of an attempt: [`Signer::make_nonces`](super::Signer::make_nonces).

@@ -7,7 +7,7 @@
 //!
 //! | kind | what follows |
 //! |---|---|
-//! | 1 join | nothing |
+//! | 1 join | count of members (u16), the round that each was heard in plus 1, or 0 (u32 each), count (u16), names of messages (16 each) |
 //! | 2 proposal | count (u16), signers (u16 each, ascending) |
 //! | 3 nonces | attempt (32), count (u16), public nonces (66 each) |
 //! | 4 partials | attempt (32), hash of the nonces they answer (32), count (u16), partial signatures (32 each) |
@@ -34,6 +34,12 @@ const SIGNATURE_BYTES: usize = 64;
 const SEAL_BYTES: usize = 2 + SIGNATURE_BYTES;
 /// Kind, task, round.
 const HEAD_BYTES: usize = 1 + 32 + 4;
+
+/// Names a message of a round. Two messages of one name would only be sent once.
+pub type MessageName = [u8; 16];
+
+/// Messages that a round has at most: a proposal, and of each member nonces, partial signatures and plain signatures.
+const HAVE_MAX: usize = 1 + 3 * MEMBERS_MAX;
 
 /// Most bytes of a signed message: the nonces of 1,000 inputs, or a result with 100 signers.
 pub const MESSAGE_BYTES_MAX: usize = {
@@ -77,8 +83,14 @@ pub struct SessionMessage {
 /// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// The member is there, in this round.
-    Join,
+    /// The member is there, in this round, and says what it has of it: others send what it lacks, and nothing else is
+    /// said twice.
+    Join {
+        /// The round that it heard each member in last, plus 1; 0 for one that it has not heard.
+        heard: Vec<u32>,
+        /// Names of the messages of the round that it has ([`SessionMessage::name`]).
+        have: Vec<MessageName>,
+    },
     /// The coordinator of the round says who signs.
     Proposal {
         /// Indices of t members, ascending.
@@ -112,11 +124,17 @@ pub enum Body {
 }
 
 impl SessionMessage {
+    /// What names this message of a member in [`Body::Join`]: the start of a hash of both.
+    pub fn name(&self, member: u16) -> MessageName {
+        let hash = tagged_hash("causeway/federation-message-name/v1", &[&member.to_le_bytes(), &self.encode()]);
+        *hash.first_chunk().expect("a hash has 32 bytes")
+    }
+
     /// The payload.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD_BYTES);
         bytes.push(match self.body {
-            Body::Join => JOIN,
+            Body::Join { .. } => JOIN,
             Body::Proposal { .. } => PROPOSAL,
             Body::Nonces { .. } => NONCES,
             Body::Partials { .. } => PARTIALS,
@@ -126,7 +144,10 @@ impl SessionMessage {
         bytes.extend_from_slice(&self.task.0);
         bytes.extend_from_slice(&self.round.to_le_bytes());
         match &self.body {
-            Body::Join => {}
+            Body::Join { heard, have } => {
+                list(&mut bytes, heard, |round| round.to_le_bytes());
+                list(&mut bytes, have, |name| *name);
+            }
             Body::Proposal { signers } => list(&mut bytes, signers, |signer| signer.to_le_bytes()),
             Body::Nonces { attempt, nonces } => {
                 bytes.extend_from_slice(&attempt.0);
@@ -153,7 +174,10 @@ impl SessionMessage {
         let task = TaskId(reader.array()?);
         let round = u32::from_le_bytes(reader.array()?);
         let body = match kind {
-            JOIN => Body::Join,
+            JOIN => Body::Join {
+                heard: reader.list(0, MEMBERS_MAX)?.into_iter().map(u32::from_le_bytes).collect(),
+                have: reader.list(0, HAVE_MAX)?,
+            },
             PROPOSAL => Body::Proposal { signers: reader.signers(1)? },
             NONCES => Body::Nonces { attempt: AttemptId(reader.array()?), nonces: reader.list(1, INPUTS_MAX)? },
             PARTIALS => Body::Partials {

@@ -28,6 +28,14 @@ impl Kept {
         }
     }
 
+    /// To one member.
+    pub(super) fn send_to(&self, to: u16) -> SessionAction {
+        match self {
+            Self::Own(message) => SessionAction::SendTo { to, message: message.clone() },
+            Self::Theirs(signed) => SessionAction::RelayTo { to, signed: signed.clone() },
+        }
+    }
+
     pub(super) fn repeat(&self) -> SessionAction {
         match self {
             Self::Own(message) => SessionAction::Send(message.clone()),
@@ -87,7 +95,7 @@ impl Round {
             Body::Proposal { .. } => self.proposal.as_ref(),
             Body::Nonces { .. } => self.nonces.get(&member),
             Body::Partials { .. } => self.partials.get(&member),
-            Body::Join | Body::Signatures(_) | Body::Result { .. } => return Keeping::Known,
+            Body::Join { .. } | Body::Signatures(_) | Body::Result { .. } => return Keeping::Known,
         };
         match earlier {
             Some(earlier) if earlier.message() == kept.message() => return Keeping::Known,

@@ -73,7 +73,7 @@ fn absent_members_cost_the_key_path_alone() {
 /// Kinds of messages, as the lies below name them.
 fn kind(message: &SessionMessage) -> usize {
     match message.body {
-        Body::Join => 0,
+        Body::Join { .. } => 0,
         Body::Proposal { .. } => 1,
         Body::Nonces { .. } => 2,
         Body::Partials { .. } => 3,
@@ -322,7 +322,7 @@ fn a_proposal_by_another_than_the_coordinator_is_a_fault() {
     let liar = (network.coordinator(1) + 1) % 5;
     network.lie(liar, |_, message, _| match message.body {
         Body::Nonces { .. } => vec![],
-        Body::Join if message.round == 1 => {
+        Body::Join { .. } if message.round == 1 => {
             vec![message.clone(), SessionMessage { body: Body::Proposal { signers: vec![0, 1, 2] }, ..message.clone() }]
         }
         _ => vec![message.clone()],
@@ -427,7 +427,7 @@ fn random_lie(rng: &mut StdRng, message: &SessionMessage, to: usize, trick: u32,
             }
         }
         // Hurries ahead.
-        6 if matches!(lie.body, Body::Join) => lie.round += rng.random_range(0..5),
+        6 if matches!(lie.body, Body::Join { .. }) => lie.round += rng.random_range(0..5),
         7 if matches!(lie.body, Body::Nonces { .. } | Body::Proposal { .. }) => return vec![],
         8 if !to.is_multiple_of(3) => return vec![],
         _ => {}
@@ -474,6 +474,34 @@ fn a_member_that_comes_late_learns_the_result() {
     network.run_until(network.now + 700 * SECOND, |network| network.outcomes[4].is_some());
     network.run(&[4]);
     assert_eq!(path(&network, 4), path(&network, 0));
+}
+
+/// Four members of fifteen are absent: the others wait the whole first round for them.
+#[test]
+fn a_round_with_silent_members_costs_a_few_short_words() {
+    let mut network = Network::new(15, 11, 16, 1);
+    (0..4).for_each(|member| network.never(member));
+    // They have all started, and the round has not ended.
+    network.run_until(9 * SECOND, |_| false);
+    assert!(network.outcomes.iter().all(Option::is_none));
+    // Each of eleven says what it has when it starts and every two seconds, to each of fourteen.
+    assert!(network.sent <= 11 * 14 * 7, "{} messages", network.sent);
+    assert!(network.sent_bytes / network.sent < 250, "{} bytes", network.sent_bytes);
+}
+
+#[test]
+fn what_a_member_lacks_is_sent_by_who_said_it_and_then_by_all_who_have_it() {
+    let mut network = Network::new(3, 2, 2, 5);
+    // Member 0 says its nonces to member 1 alone, and again to nobody.
+    network.lie(0, |_, message, to| {
+        let hides = matches!(message.body, Body::Nonces { .. } | Body::Partials { .. }) && to == 2;
+        if hides { vec![] } else { vec![message.clone()] }
+    });
+    network.run(&[1, 2]);
+    for member in [1, 2] {
+        assert_eq!(path(&network, member), &Path::Key, "the words that member 1 has reach member 2");
+        assert_eq!(network.outcomes[member].as_ref().unwrap().faults, []);
+    }
 }
 
 #[test]

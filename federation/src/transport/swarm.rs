@@ -35,6 +35,7 @@ const STREAMS_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) enum Command {
     Broadcast(Bytes),
+    Send { peer: usize, message: Bytes },
     Distrust { peer: usize, wait: Duration },
 }
 
@@ -186,6 +187,11 @@ impl SwarmTask {
             Command::Broadcast(message) => {
                 for place in 0..self.peers.len() {
                     self.enqueue(place, &message);
+                }
+            }
+            Command::Send { peer, message } => {
+                if peer < self.peers.len() {
+                    self.enqueue(peer, &message);
                 }
             }
             Command::Distrust { peer, wait } => {

@@ -1,10 +1,11 @@
-//! `/v1/peg-in...`, `/v1/peg-out...`, `/v1/federation`, `/v1/reserves`, `/v1/batches...`: the way in, the way out, and the
+//! `/v1/peg-in...`, `/v1/peg-ins`, `/v1/peg-out...`, `/v1/federation`, `/v1/reserves`, `/v1/batches...`: the way in, the way out, and the
 //! accounts.
 //!
 //! Amounts are satoshi, heights of Bitcoin say so in their names, hashes are shown as Bitcoin shows them. Every answer comes
 //! from the state after one final block; what is not final yet comes from this node's own Bitcoin node, and says so.
 
 mod accounts;
+mod credits;
 mod deposit;
 mod request;
 
@@ -19,6 +20,7 @@ use causeway_consensus::peg::script::DepositTerms;
 use serde::Serialize;
 
 pub(super) use accounts::{BatchFilter, batch, batches, federation, reserves};
+pub(super) use credits::peg_ins;
 pub(super) use deposit::{PegInRefusal, claim, new_address, peg_in};
 pub(super) use request::{peg_out, peg_out_address};
 

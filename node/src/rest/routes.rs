@@ -35,6 +35,8 @@ pub(super) enum Route {
     NewPegInAddress,
     ClaimPegIn,
     PegIn(OutPoint),
+    /// Those credited above this height.
+    PegIns(u64),
     PegOut(OutPoint),
     PegOutAddress(String),
     Federation,
@@ -127,6 +129,7 @@ pub(super) fn route(method: &Method, path: &str, query: &str) -> Result<Route, R
         ["v1", "validators"] => Route::Validators,
         ["v1", "finality", block] => Route::Finality(block_id(block)?),
         ["v1", "evidence"] => Route::Evidence,
+        ["v1", "peg-ins"] => Route::PegIns(since(query)?),
         ["v1", "peg-in", deposit] => Route::PegIn(outpoint(deposit)?),
         ["v1", "peg-out", "address", address] => Route::PegOutAddress(address.to_owned()),
         ["v1", "peg-out", request] => Route::PegOut(outpoint(request)?),
@@ -146,6 +149,11 @@ fn number(text: &str) -> Result<u64, Refusal> {
 /// A hash in its display order: 64 digits.
 fn hex<T: FromStr>(text: &str) -> Result<T, Refusal> {
     text.parse().map_err(|_| Refusal::InvalidHex)
+}
+
+/// The height of `since=`; 0 without a query.
+fn since(query: &str) -> Result<u64, Refusal> {
+    if query.is_empty() { Ok(0) } else { query.strip_prefix("since=").map_or(Err(Refusal::InvalidNumber), number) }
 }
 
 fn outpoint(text: &str) -> Result<OutPoint, Refusal> {
@@ -185,6 +193,7 @@ impl Route {
             Self::NewPegInAddress => peg::new_address(app, body).await,
             Self::ClaimPegIn => peg::claim(app, body).await,
             Self::PegIn(deposit) => peg::peg_in(app, deposit).await,
+            Self::PegIns(since) => peg::peg_ins(app, since).await,
             Self::PegOut(request) => peg::peg_out(app, request).await,
             Self::PegOutAddress(address) => peg::peg_out_address(app, &address),
             Self::Federation => peg::federation(app).await,

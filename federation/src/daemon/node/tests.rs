@@ -2,7 +2,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::approve::tests::{batch, chain, federation, hash, point};
+use crate::approve::tests::{batch, certificate, chain, federation, hash, point};
 use bitcoin::hex::DisplayHex as _;
 
 /// A node that answers with what `answer` says: status and body by path.
@@ -33,8 +33,29 @@ fn honest(path: &str) -> (u16, String) {
             let batch = format!("{{\"number\": 5, \"state\": \"open\", \"encoded\": \"{}\"}}", encoded.as_hex());
             (200, format!("{{\"tip\": {tip}, \"frozen\": null, \"batches\": [{batch}]}}"))
         }
+        "/v1/peg-ins?since=150" => {
+            let tip = format!("{{\"height\": 180, \"hash\": \"{}\"}}", hash(180));
+            let key = "5440fc2041285d35ce5d70ab960ddaef1985ed413d82e14e35c0ccc84e1f4e38";
+            let terms = format!("{{\"epoch\": 1, \"destination\": \"0014\", \"refund_key\": \"{key}\"}}");
+            let deposit = |txid: &str, height: u32, state: &str, terms: &str| {
+                format!(
+                    "{{\"deposit\": \"{}:1\", \"amount\": 7000, \"credited\": {height}, \"bitcoin_height\": 300, \"bitcoin_hash\": \"{}\", \"state\": \"{state}\", \"terms\": {terms}}}",
+                    txid.repeat(64),
+                    hash(300)
+                )
+            };
+            let deposits = [
+                deposit("1", 160, "swept", "null"),
+                deposit("2", 160, "batched", &terms),
+                deposit("3", 171, "credited", &terms),
+            ];
+            (200, format!("{{\"tip\": {tip}, \"since\": 150, \"to\": 175, \"peg_ins\": [{}]}}", deposits.join(", ")))
+        }
         "/block-height/170" => (200, hash(170).to_string()),
-        "/v1/finality/180" => (200, format!("{{\"height\": 180, \"block\": \"{}\"}}", hash(180))),
+        "/v1/finality/180" => {
+            (200, format!("{{\"height\": 180, \"raw\": \"{}\"}}", certificate(point(180)).encode().as_hex()))
+        }
+        "/v1/finality/181" => (200, "{\"height\": 181, \"raw\": \"00\"}".to_owned()),
         _ => (404, "not found".to_owned()),
     }
 }
@@ -48,8 +69,30 @@ async fn a_node_is_asked_over_rest() {
     assert_eq!(open.batches, [batch(&federation(3, 2), 5)]);
     assert_eq!(node.block_hash(170).await.unwrap(), Some(hash(170)));
     assert_eq!(node.block_hash(999).await.unwrap(), None);
-    assert_eq!(node.certified(180).await.unwrap(), Some(hash(180)));
-    assert_eq!(node.certified(1).await.unwrap(), None);
+    assert_eq!(node.certificate(180).await.unwrap(), Some(certificate(point(180))));
+    assert_eq!(node.certificate(1).await.unwrap(), None);
+    assert!(matches!(node.certificate(181).await, Err(NodeError::Malformed { .. })));
+}
+
+#[tokio::test]
+async fn credited_deposits_are_asked_for_page_by_page() {
+    let node = serve(honest).await;
+    let page = node.peg_ins(150).await.unwrap();
+    assert_eq!((page.tip, page.to), (point(180), 175));
+    let shown = page.peg_ins.iter().map(|deposit| (deposit.credited, deposit.in_batch, deposit.terms.is_some()));
+    assert_eq!(shown.collect::<Vec<_>>(), [(160, true, false), (160, true, true), (171, false, true)]);
+    assert_eq!(page.peg_ins[0].block, BitcoinPoint { height: 300, hash: hash(300) });
+    // Deposits that are out of order, outside of what was asked for, or above the tip.
+    let lies =
+        [("\"credited\": 171", "\"credited\": 159"), ("171", "176"), ("\"to\": 175", "\"to\": 181"), ("160", "150")];
+    for (right, wrong) in lies {
+        let node = serve(move |path| {
+            let (status, body) = honest(path);
+            (status, body.replace(right, wrong))
+        });
+        let error = node.await.peg_ins(150).await.unwrap_err();
+        assert!(matches!(error, NodeError::Malformed { .. }), "{wrong}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -5,11 +5,13 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bitcoin::hashes::Hash as _;
 use bitcoin::secp256k1::{Message, SECP256K1, XOnlyPublicKey, schnorr};
 use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
 use bitcoin::taproot::{ControlBlock, LeafVersion, TapLeafHash};
-use bitcoin::{BlockHash, OutPoint, Script, Transaction, TxOut, Txid};
+use bitcoin::{Amount, BlockHash, OutPoint, Script, ScriptBuf, Transaction, TxOut, Txid};
 use causeway_chainspec::{BitcoinHeight, ChainId};
+use causeway_consensus::bft::CommitCertificate;
 use causeway_consensus::peg::batch::Batch;
 use libp2p::Multiaddr;
 use tempfile::TempDir;
@@ -17,7 +19,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::super::*;
-use crate::approve::tests::{chain, coins, federation, hash, member_secrets, point, secret};
+use crate::approve::tests::{chain, coins, federation, hash, member_secrets, point, secret, signed_by};
+use crate::approve::{BitcoinPoint, BlockPoint};
 use crate::bitcoind::{BitcoindError, Sent, UnspentCoin};
 use crate::musig::{IdentityKey, MemberKey};
 use crate::transport::{Limits, PeerAddress, TransportConfig, transport_key};
@@ -35,6 +38,14 @@ pub(super) struct Facts {
     /// Blocks that are not what they were.
     pub(super) other_blocks: HashMap<u32, BlockHash>,
     pub(super) node_down: bool,
+    /// Deposits that were credited, in order.
+    pub(super) peg_ins: Vec<NodeDeposit>,
+    /// Blocks of Bitcoin that are not what they were.
+    pub(super) other_bitcoin: HashMap<u32, BlockHash>,
+    /// How many validators sign the certificates that the node shows; three are enough.
+    pub(super) signers: usize,
+    /// Most deposits on a page of the node.
+    pub(super) page: usize,
 }
 
 pub(super) type Shared = Arc<Mutex<Facts>>;
@@ -60,14 +71,24 @@ impl NodeView for FakeNode {
         Ok(OpenBatches { tip, frozen, batches })
     }
 
+    async fn peg_ins(&self, since: u32) -> Result<PegIns, NodeError> {
+        let facts = self.0.lock().unwrap();
+        let above = facts.peg_ins.iter().filter(|deposit| deposit.credited > since && deposit.credited <= facts.height);
+        let peg_ins: Vec<NodeDeposit> = above.clone().take(facts.page).cloned().collect();
+        let to = if above.count() > peg_ins.len() { peg_ins[facts.page - 1].credited } else { facts.height };
+        Ok(PegIns { tip: point(facts.height), to, peg_ins })
+    }
+
     async fn block_hash(&self, height: u32) -> Result<Option<BlockHash>, NodeError> {
         let facts = self.0.lock().unwrap();
         let block = facts.other_blocks.get(&height).copied().unwrap_or_else(|| hash(height));
         Ok((height <= facts.height).then_some(block))
     }
 
-    async fn certified(&self, height: u32) -> Result<Option<BlockHash>, NodeError> {
-        Ok(Some(hash(height)))
+    async fn certificate(&self, height: u32) -> Result<Option<CommitCertificate>, NodeError> {
+        let facts = self.0.lock().unwrap();
+        let hash = facts.other_blocks.get(&height).copied().unwrap_or_else(|| hash(height));
+        Ok(Some(signed_by(facts.signers, BlockPoint { height, hash })))
     }
 }
 
@@ -76,6 +97,12 @@ impl BitcoinAccess for FakeBitcoin {
     async fn tip(&self) -> Result<BitcoinTip, BitcoindError> {
         let best = self.0.lock().unwrap().best;
         Ok(BitcoinTip { height: BitcoinHeight(310), best, syncing: false })
+    }
+
+    async fn block_hash(&self, height: BitcoinHeight) -> Result<Option<BlockHash>, BitcoindError> {
+        let facts = self.0.lock().unwrap();
+        let block = facts.other_bitcoin.get(&height.to_u32()).copied();
+        Ok((height.to_u32() <= 310).then(|| block.unwrap_or_else(|| bitcoin_block(height.to_u32()).hash)))
     }
 
     async fn coin(&self, outpoint: OutPoint) -> Result<Option<UnspentCoin>, BitcoindError> {
@@ -127,6 +154,22 @@ fn check_signatures(facts: &Facts, transaction: &Transaction) {
     }
 }
 
+/// The block of Bitcoin's best chain at a height.
+pub(super) fn bitcoin_block(height: u32) -> BitcoinPoint {
+    BitcoinPoint { height, hash: hash(500_000 + height) }
+}
+
+/// A deposit that no batch spends, credited at this height.
+pub(super) fn credited(height: u32, block: u32) -> (NodeDeposit, UnspentCoin) {
+    let outpoint = OutPoint { txid: Txid::from_byte_array(secret("deposit", height as usize)), vout: 1 };
+    let value = Amount::from_sat(70_000);
+    let deposit =
+        NodeDeposit { outpoint, value, credited: height, block: bitcoin_block(block), terms: None, in_batch: false };
+    let script_pubkey = ScriptBuf::new();
+    let coin = UnspentCoin { value, script_pubkey, confirmations: 10, coinbase: false, as_of: hash(10_000) };
+    (deposit, coin)
+}
+
 struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), DaemonError>>,
@@ -171,6 +214,10 @@ impl World {
             asked: vec![0; n],
             other_blocks: HashMap::new(),
             node_down: false,
+            peg_ins: Vec::new(),
+            other_bitcoin: HashMap::new(),
+            signers: 3,
+            page: 2,
         };
         let listeners: Vec<TcpListener> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();

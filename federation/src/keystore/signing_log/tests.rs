@@ -78,6 +78,24 @@ fn rule_7_rounds_go_up_over_restarts() {
     }
 }
 
+/// What its documentation says of how it grows.
+#[test]
+fn a_batch_of_sixteen_coins_takes_720_bytes() {
+    let (_home, path, mut log) = new();
+    let length = || std::fs::metadata(&path).unwrap().len();
+    let start = length();
+    log.claim(1, &(0..16).map(coin).collect::<Vec<_>>()).unwrap();
+    assert_eq!(length() - start, 27 + 36 * 16);
+    log.record(&record(1, 0)).unwrap();
+    assert_eq!(length() - start, 720);
+    // Neither is written twice.
+    log.claim(1, &[coin(3)]).unwrap();
+    log.record(&record(1, 0)).unwrap();
+    assert_eq!(length() - start, 720);
+    log.record(&record(1, 1)).unwrap();
+    assert_eq!(length() - start, 720 + 117);
+}
+
 #[test]
 fn what_a_crash_cut_off_is_dropped_and_the_rest_stays() {
     let (_home, path, mut log) = new();

@@ -26,7 +26,8 @@ fn long<const N: usize>() -> impl Strategy<Value = Vec<[u8; N]>> {
 
 fn message() -> impl Strategy<Value = SessionMessage> {
     let body = prop_oneof![
-        Just(Body::Join),
+        (prop::collection::vec(any::<u32>(), 0..=20), prop::collection::vec(any::<[u8; 16]>(), 0..=20))
+            .prop_map(|(heard, have)| Body::Join { heard, have }),
         signers(1).prop_map(|signers| Body::Proposal { signers }),
         (any::<[u8; 32]>(), long()).prop_map(|(attempt, nonces)| Body::Nonces { attempt: AttemptId(attempt), nonces }),
         (any::<[u8; 32]>(), any::<[u8; 32]>(), long()).prop_map(|(attempt, seen, partials)| Body::Partials {
@@ -79,7 +80,8 @@ proptest! {
 #[test]
 fn a_message_is_of_one_chain_and_one_member() {
     let keys = [identity(1).public_key(), identity(2).public_key()];
-    let message = SessionMessage { task: TaskId([5; 32]), round: 1, body: Body::Join };
+    let message =
+        SessionMessage { task: TaskId([5; 32]), round: 1, body: Body::Join { heard: vec![0, 2], have: vec![[7; 16]] } };
     let signed = SignedMessage::sign(chain(), 0, &identity(1), message.clone());
     let bytes = signed.encode();
     assert_eq!(SignedMessage::decode(&bytes, chain(), &keys), Ok(signed));

@@ -124,6 +124,9 @@ pub(super) struct Network {
     pub(super) malformed: usize,
     /// How often nonces and partial signatures were said again.
     pub(super) repeated: usize,
+    /// Messages from one member to another, and their bytes.
+    pub(super) sent: usize,
+    pub(super) sent_bytes: usize,
 }
 
 impl Network {
@@ -160,6 +163,8 @@ impl Network {
             said: BTreeMap::new(),
             malformed: 0,
             repeated: 0,
+            sent: 0,
+            sent_bytes: 0,
         };
         for member in 0..n {
             let at = Duration::from_millis(network.rng.random_range(0..1_000));
@@ -312,25 +317,25 @@ impl Network {
     fn perform(&mut self, member: usize, action: SessionAction) {
         let soon = self.soon();
         let life = self.nodes[member].life;
-        let index = u16::try_from(member).unwrap();
         match action {
             SessionAction::Send(message) => {
                 if !self.is_liar(member) {
                     self.check_said(member, &message);
                 }
-                let sign = |network: &Self, message: &SessionMessage| {
-                    SignedMessage::sign(chain(), index, &network.identities[member], message.clone()).encode()
-                };
-                let truth = sign(self, &message);
-                for to in (0..self.n()).filter(|to| *to != member) {
-                    let messages = match &mut self.nodes[member].lie {
-                        None => vec![message.clone()],
-                        Some(lie) => lie(&mut self.rng, &message, to),
-                    };
-                    for said in messages {
-                        let bytes = if said == message { truth.clone() } else { sign(self, &said) };
-                        self.send(to, bytes);
-                    }
+                (0..self.n()).filter(|to| *to != member).for_each(|to| self.say(member, &message, to));
+            }
+            SessionAction::SendTo { to, message } => {
+                if !self.is_liar(member) {
+                    self.check_said(member, &message);
+                    assert!(!matches!(message.body, Body::Join { .. }), "what a member has is said to all");
+                }
+                assert_ne!(usize::from(to), member);
+                self.say(member, &message, usize::from(to));
+            }
+            SessionAction::RelayTo { to, signed } => {
+                let (author, to) = (usize::from(signed.member()), usize::from(to));
+                if to != author || !self.is_liar(author) {
+                    self.send(to, signed.encode());
                 }
             }
             SessionAction::Relay(signed) => {
@@ -393,7 +398,21 @@ impl Network {
         }
     }
 
+    /// What a member says to another one, or a lie of it.
+    fn say(&mut self, member: usize, message: &SessionMessage, to: usize) {
+        let messages = match &mut self.nodes[member].lie {
+            None => vec![message.clone()],
+            Some(lie) => lie(&mut self.rng, message, to),
+        };
+        for said in messages {
+            let index = u16::try_from(member).unwrap();
+            self.send(to, SignedMessage::sign(chain(), index, &self.identities[member], said).encode());
+        }
+    }
+
     fn send(&mut self, to: usize, bytes: Vec<u8>) {
+        self.sent += 1;
+        self.sent_bytes += bytes.len();
         let copies = if self.rng.random_bool(self.loss) {
             0
         } else if self.rng.random_bool(self.repeat) {
@@ -411,7 +430,7 @@ impl Network {
     /// when the round is on its disk.
     fn check_said(&mut self, member: usize, message: &SessionMessage) {
         let kind = match message.body {
-            Body::Join | Body::Result { .. } => return,
+            Body::Join { .. } | Body::Result { .. } => return,
             Body::Proposal { .. } => 0,
             Body::Nonces { .. } => 1,
             Body::Partials { .. } => 2,

@@ -19,14 +19,15 @@ use super::show;
 /// Closed batches in the list.
 const CLOSED_MAX: usize = 25;
 
+/// The block that an answer is as of.
 #[derive(Serialize)]
-struct TipJson {
+pub(super) struct TipJson {
     height: u32,
     hash: BlockHash,
 }
 
 impl TipJson {
-    fn of(reader: &Reader) -> Self {
+    pub(super) fn of(reader: &Reader) -> Self {
         Self { height: reader.tip().height().to_u32(), hash: reader.tip().hash() }
     }
 }

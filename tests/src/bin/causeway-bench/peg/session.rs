@@ -319,6 +319,17 @@ impl Network {
                 self.send(at, &signed);
                 return Ok(());
             }
+            SessionAction::SendTo { to, message } => {
+                if !(self.loses_nonces && matches!(message.body, Body::Nonces { .. })) {
+                    let signed = SignedMessage::sign(self.chain, member.index, &member.identity, message);
+                    self.send_to(to, &signed);
+                }
+                return Ok(());
+            }
+            SessionAction::RelayTo { to, signed } => {
+                self.send_to(to, &signed);
+                return Ok(());
+            }
             SessionAction::Persist(record) => SessionEvent::Persisted { round: record.round },
             SessionAction::MakeNonces(attempt) => {
                 let nonces = member.signer.make_nonces(&attempt)?;
@@ -351,6 +362,12 @@ impl Network {
         let bytes: Rc<[u8]> = signed.encode().into();
         let others = (0..self.members.len()).filter(|to| *to != from);
         self.queue.extend(others.map(|to| (to, Happening::Bytes(Rc::clone(&bytes)))));
+    }
+
+    fn send_to(&mut self, to: u16, signed: &SignedMessage) {
+        if let Some(at) = self.members.iter().position(|member| member.index == to) {
+            self.queue.push_back((at, Happening::Bytes(signed.encode().into())));
+        }
     }
 
     /// All members signed by this path.
