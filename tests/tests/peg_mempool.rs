@@ -35,8 +35,8 @@ fn child(role: &str, coin: (OutPoint, Amount), version: Version, vsize: u64, fee
     let secret = devnet::secret_key(role, 0);
     let script = payee(role).script_pubkey();
     let make = |padding: u64| {
-        let padding = vec![0; usize::try_from(padding).unwrap()];
-        let padding = Builder::new().push_opcode(OP_RETURN).push_slice(PushBytesBuf::try_from(padding).unwrap());
+        let padding = vec![0; usize::try_from(padding).expect("short")];
+        let padding = Builder::new().push_opcode(OP_RETURN).push_slice(PushBytesBuf::try_from(padding).expect("short"));
         let output = vec![
             TxOut { value: coin.1 - fee, script_pubkey: script.clone() },
             TxOut { value: Amount::ZERO, script_pubkey: padding.into_script() },
@@ -44,21 +44,22 @@ fn child(role: &str, coin: (OutPoint, Amount), version: Version, vsize: u64, fee
         let input = TxIn { previous_output: coin.0, sequence: Sequence::ENABLE_RBF_NO_LOCKTIME, ..TxIn::default() };
         let mut transaction = Transaction { version, lock_time: LockTime::ZERO, input: vec![input], output };
         let all = EcdsaSighashType::All;
-        let hash = SighashCache::new(&transaction).p2wpkh_signature_hash(0, &script, coin.1, all).unwrap();
+        let hash =
+            SighashCache::new(&transaction).p2wpkh_signature_hash(0, &script, coin.1, all).expect("it has an input");
         let signature = SECP256K1.sign_ecdsa(&Message::from_digest(hash.to_byte_array()), &secret);
         let signature = bitcoin::ecdsa::Signature { signature, sighash_type: all };
         transaction.input[0].witness = Witness::p2wpkh(&signature, &secret.public_key(SECP256K1));
         transaction
     };
     // Enough for a length of three bytes.
-    let shortest = u64::try_from(make(300).vsize()).unwrap();
+    let shortest = u64::try_from(make(300).vsize()).expect("short");
     // Signatures differ by a byte or two of witness: half a virtual byte.
     make(300 + vsize - shortest - 1)
 }
 
 /// What a payee has of a version: its output and value.
 fn payout(network: &PegNetwork, txid: Txid, payee: &Address) -> (OutPoint, Amount) {
-    let transaction = network.miner.transaction(txid).unwrap().expect("bitcoind has it");
+    let transaction = network.miner.transaction(txid).expect("bitcoind answers").expect("it has the version");
     let output = (0..).zip(&transaction.output).find(|(_, output)| output.script_pubkey == payee.script_pubkey());
     let (vout, output) = output.expect("it pays the payee");
     (OutPoint { txid, vout }, output.value)
@@ -68,7 +69,7 @@ fn payout(network: &PegNetwork, txid: Txid, payee: &Address) -> (OutPoint, Amoun
 fn refusal(network: &PegNetwork, transaction: &Transaction) -> String {
     let answer = network.bitcoin("testmempoolaccept", &[&json!([serialize_hex(transaction)]).to_string()]);
     assert_eq!(answer[0]["allowed"], false, "{answer}");
-    answer[0]["reject-reason"].as_str().unwrap().to_owned()
+    answer[0]["reject-reason"].as_str().expect("a reason").to_owned()
 }
 
 /// What bitcoind said to member 0 about a version; None if it was not sent yet.
@@ -85,7 +86,7 @@ fn replace_until_taken(network: &mut PegNetwork, request: OutPoint) -> (Txid, Ve
         let count = network.peg_out(request).versions.len();
         assert!(count < VERSIONS_MAX, "{refusals:?}");
         network.mine_empty(REPLACE_AFTER);
-        let newest = *network.wait_replaced(request, count + 1).last().unwrap();
+        let newest = *network.wait_replaced(request, count + 1).last().expect("several");
         let said = network.wait("an answer of bitcoind to a version", |network| sent(network, newest));
         if said == "in the mempool" {
             return (network.wait_version(request, count + 1), refusals);
@@ -183,10 +184,10 @@ fn a_payout_below_the_minimum_fee_is_replaced_until_it_is_taken() {
 /// A request of which the second bitcoind has the first version in its mempool and the first bitcoind the second; both have
 /// the same blocks.
 fn two_versions(network: &mut PegNetwork, payee: &Address) -> (OutPoint, Txid, Txid) {
-    let request = network.request(payee, VALUE).unwrap();
+    let request = network.request(payee, VALUE).expect("a node takes it");
     let first = network.wait_signed(request);
     let bytes = network.bitcoin("getrawtransaction", &[&first.to_string()]);
-    let bytes = bytes.as_str().unwrap();
+    let bytes = bytes.as_str().expect("hex");
     network.feed_second();
     network.second().call("sendrawtransaction", &[bytes]);
     network.mine_empty(REPLACE_AFTER);
@@ -194,7 +195,7 @@ fn two_versions(network: &mut PegNetwork, payee: &Address) -> (OutPoint, Txid, T
     let second = network.wait_version(request, 2);
 
     // Whoever has the second does not go back; whoever has the first would take the second.
-    let refused = network.try_bitcoin("sendrawtransaction", &[bytes]).unwrap_err();
+    let refused = network.try_bitcoin("sendrawtransaction", &[bytes]).expect_err("it has a newer one");
     assert!(refused.contains("insufficient fee"), "{refused}");
     let newer = network.bitcoin("getrawtransaction", &[&second.to_string()]);
     let answer = network.second().call("testmempoolaccept", &[&json!([newer]).to_string()]);

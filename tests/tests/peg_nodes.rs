@@ -25,13 +25,14 @@ const HEIGHTS: u32 = 4;
 
 /// Waits until so many more blocks are final.
 fn wait_blocks(network: &mut PegNetwork, blocks: u32) {
-    let height = network.node().height().unwrap() + blocks;
-    network.wait("blocks of Causeway", |network| (network.node().height().unwrap() >= height).then_some(()));
+    let height = network.node().height().expect("it answers") + blocks;
+    network
+        .wait("blocks of Causeway", |network| (network.node().height().expect("it answers") >= height).then_some(()));
 }
 
 /// The height of Bitcoin that Causeway knows.
 fn known(network: &PegNetwork) -> u64 {
-    network.json("/v1/status")["peg"]["bitcoin_height"].as_u64().unwrap()
+    network.json("/v1/status")["peg"]["bitcoin_height"].as_u64().expect("a height")
 }
 
 #[test]
