@@ -42,6 +42,20 @@ impl Bitcoind {
         (0..3).find_map(|_| Self::try_start(&daemon, &cli, extra)).expect("bitcoind comes up")
     }
 
+    /// Starts a node that listens for other nodes at a port of 127.0.0.1, and returns that too.
+    ///
+    /// # Panics
+    /// If there is no such program, or it does not come up.
+    pub fn start_listening() -> (Self, u16) {
+        let (daemon, cli) = (program(&[]), program(&["--cli"]));
+        let start = |_| {
+            let port = free_port();
+            let node = Self::try_start(&daemon, &cli, &["-listen=1", &format!("-bind=127.0.0.1:{port}")])?;
+            Some((node, port))
+        };
+        (0..3).find_map(start).expect("bitcoind comes up")
+    }
+
     fn try_start(daemon: &Path, cli: &Path, extra: &[&str]) -> Option<Self> {
         let mut node = Self {
             process: None,

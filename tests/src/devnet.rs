@@ -1,22 +1,36 @@
-//! A devnet with its peg: real nodes, members and a Bitcoin Core on regtest, which a test kills and starts one by one.
+//! A devnet with its peg: real nodes, members and Bitcoin Cores on regtest, which a test kills and starts one by one.
+//!
+//! ```text
+//! Plan -> PegNetwork   processes: start, kill, logs            (this file)
+//! bitcoin              blocks, forks, mempools, a second bitcoind
+//! money                deposits, payments, requests, and waiting for what becomes of them
+//! audit                everything that was paid in or asked for, held against both chains
+//! ```
+
+mod audit;
+mod bitcoin;
+mod money;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bitcoin::address::NetworkUnchecked;
-use bitcoin::{Address, Amount, Network, OutPoint, TxOut, Txid};
+use ::bitcoin::address::NetworkUnchecked;
+use ::bitcoin::{Address, Amount, Network};
 use causeway_chainspec::ChainSpec;
-use causeway_node::devnet::client::{Credit, DepositAddress, Federation, PegOut, PegOutAddress, Reserves};
+use causeway_federation::bitcoind::Endpoint;
+use causeway_node::config::Config;
 use causeway_node::devnet::key::DevKey;
 use causeway_node::devnet::miner::Miner;
-use causeway_node::devnet::purse::Purse;
-use causeway_node::devnet::{Daemon, DevNode, Devnet, DevnetError, Process, Shape};
-use serde_json::{Value, json};
+use causeway_node::devnet::{Daemon, DevBitcoin, DevMember, DevNode, Devnet, Process, Shape};
+use causeway_node::home::Home;
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::bitcoind::{cli_call, program as core_program};
+use crate::bitcoind::{Bitcoind, program as core_program};
 use crate::nodes::{config, program};
+use audit::Ledger;
 
 /// How long anything may take before a test gives up: a signing session tries several paths, each with its deadline.
 const DEADLINE: Duration = Duration::from_secs(150);
@@ -26,6 +40,27 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// What a new network has on Causeway, through a deposit.
 pub const ENDOWMENT: Amount = Amount::from_sat(50 * 100_000_000);
+
+/// One network at a time, on two cores.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Whether the long matrices run: `CAUSEWAY_TEST_FULL`.
+pub fn full() -> bool {
+    std::env::var_os("CAUSEWAY_TEST_FULL").is_some()
+}
+
+/// How a network differs from the usual one, in which all processes share one bitcoind.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// A second bitcoind, which hears of the first only when a test says so.
+    pub second_bitcoind: bool,
+    /// Validators whose bitcoind is the second one.
+    pub apart: Vec<usize>,
+    /// A full node without Bitcoin stands before the one that clients ask.
+    pub without_bitcoin: bool,
+    /// Members that do not run as processes from the start.
+    pub absent: Vec<usize>,
+}
 
 /// A devnet of four validators, a full node, and the members of the chain's federation. All that runs is killed when this is
 /// dropped.
@@ -37,21 +72,35 @@ pub struct PegNetwork {
     members: Vec<Option<Daemon>>,
     nodes: Vec<Option<Process>>,
     core: Option<Daemon>,
+    second: Option<(Bitcoind, u16)>,
     core_program: PathBuf,
     core_cli: PathBuf,
-    deposits: Vec<Address>,
+    ledger: Ledger,
     directory: TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl PegNetwork {
-    /// Makes and starts a network, and gives it its first coins.
+    /// Makes and starts a network, and gives it its first coins. One runs at a time: others wait here.
     ///
     /// # Panics
     /// If something does not start, or the deposit is not credited.
     pub fn start() -> Self {
+        Self::start_with(&Plan::default())
+    }
+
+    /// The same by a plan.
+    ///
+    /// # Panics
+    /// If something does not start, or the deposit is not credited.
+    pub fn start_with(plan: &Plan) -> Self {
+        // Another test's failure is not this one's.
+        let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let spec = ChainSpec::built_in("devnet").expect("built in");
-        let validators = (0..).take(spec.validators().len()).collect();
-        let shape = Shape { spec, validators, full_nodes: 1, config: config() };
+        let validators: Vec<u32> = (0..).take(spec.validators().len()).collect();
+        let first_full = validators.len();
+        let full_nodes = if plan.without_bitcoin { 2 } else { 1 };
+        let shape = Shape { spec, validators, full_nodes, config: config() };
         let directory = TempDir::new().expect("a temporary directory");
         let devnet = Devnet::create_with_peg(directory.path(), &shape, Some(&program()));
         let devnet = devnet.unwrap_or_else(|error| panic!("{error}"));
@@ -60,20 +109,35 @@ impl PegNetwork {
             members: devnet.members.iter().map(|_| None).collect(),
             nodes: devnet.nodes.iter().map(|_| None).collect(),
             core: None,
+            second: None,
             core_program: core_program(&[]),
             core_cli: core_program(&["--cli"]),
-            deposits: Vec::new(),
+            ledger: Ledger::default(),
             devnet,
             miner,
             directory,
+            _alone: alone,
         };
         network.start_bitcoind();
         network.miner.prepare().expect("first blocks");
-        network.start_nodes();
-        network.start_members(0..network.members.len());
+        if plan.second_bitcoind {
+            network.start_second();
+        }
+        for index in &plan.apart {
+            network.move_apart(*index);
+        }
+        if plan.without_bitcoin {
+            set_bitcoin(&network.devnet.nodes[first_full], |config| config.bitcoin = None);
+        }
+        network.start_nodes(0..network.nodes.len());
+        network.start_members((0..network.members.len()).filter(|index| !plan.absent.contains(index)));
         let deposit = network.deposit(ENDOWMENT);
         network.mine(3);
         network.wait_credit(deposit);
+        if plan.second_bitcoind {
+            network.connect_second();
+            network.cut_second();
+        }
         network
     }
 
@@ -93,13 +157,56 @@ impl PegNetwork {
         self.core = None;
     }
 
-    fn start_nodes(&mut self) {
-        for (node, process) in self.devnet.nodes.iter().zip(&mut self.nodes) {
-            *process = Some(Process::start(&program(), node).expect("the program starts"));
+    /// Adds a line to bitcoind's settings, for its next start.
+    ///
+    /// # Panics
+    /// If they cannot be written.
+    pub fn set_bitcoind(&self, line: &str) {
+        let path = bitcoin_of(&self.devnet).directory.join("bitcoin.conf");
+        let text = std::fs::read_to_string(&path).expect("its settings");
+        std::fs::write(&path, format!("{text}{line}\n")).expect("its settings");
+    }
+
+    fn start_second(&mut self) {
+        self.second = Some(Bitcoind::start_listening());
+        self.connect_second();
+        self.cut_second();
+    }
+
+    /// Has a validator, before it starts, ask the second bitcoind.
+    fn move_apart(&self, index: usize) {
+        let (second, _) = self.second.as_ref().expect("the plan has a second bitcoind");
+        set_bitcoin(&self.devnet.nodes[index], |config| {
+            let bitcoin = config.bitcoin.as_mut().expect("it has a bitcoind");
+            bitcoin.endpoints = vec![Endpoint::loopback(second.rpc_port())];
+            bitcoin.cookie = second.cookie_file();
+        });
+    }
+
+    /// Starts nodes, and waits until they answer.
+    ///
+    /// # Panics
+    /// If one does not.
+    pub fn start_nodes(&mut self, nodes: impl IntoIterator<Item = usize>) {
+        let nodes: Vec<usize> = nodes.into_iter().collect();
+        for index in &nodes {
+            let process = Process::start(&program(), &self.devnet.nodes[*index]);
+            self.nodes[*index] = Some(process.expect("the program starts"));
         }
-        for process in self.nodes.iter_mut().flatten() {
+        for index in nodes {
+            let process = self.nodes[index].as_mut().expect("it was started");
             process.wait_ready(DEADLINE).unwrap_or_else(|error| panic!("{error}"));
         }
+    }
+
+    /// Kills nodes (SIGKILL): the validators come first, the node that clients ask is the last.
+    pub fn kill_nodes(&mut self, nodes: impl IntoIterator<Item = usize>) {
+        nodes.into_iter().for_each(|index| self.nodes[index] = None);
+    }
+
+    /// How many nodes there are.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
     }
 
     /// Starts members, and waits until they answer their operators.
@@ -119,9 +226,31 @@ impl PegNetwork {
         }
     }
 
+    /// Starts another program in a member's place, with the member's home as its only argument.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_instead(&mut self, index: usize, other: &Path) {
+        let member = &self.devnet.members[index];
+        let mut command = Command::new(program());
+        command.arg("end-with-parent").arg(std::process::id().to_string()).arg(other).arg(&member.home);
+        let daemon = Daemon::start(&member.name, &member.log, command);
+        self.members[index] = Some(daemon.unwrap_or_else(|error| panic!("{error}")));
+    }
+
     /// Kills members (SIGKILL).
     pub fn kill_members(&mut self, members: impl IntoIterator<Item = usize>) {
         members.into_iter().for_each(|index| self.members[index] = None);
+    }
+
+    /// How many members there are.
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// A member's home, keys and name.
+    pub fn member(&self, index: usize) -> &DevMember {
+        &self.devnet.members[index]
     }
 
     /// What a member tells its operator, as JSON.
@@ -139,14 +268,18 @@ impl PegNetwork {
     /// Waits until every running member has a connection to all others that run, and to no other.
     pub fn wait_connected(&mut self) {
         let alive: Vec<usize> = (0..self.members.len()).filter(|index| self.members[*index].is_some()).collect();
+        self.wait_peers(&alive, alive.len() - 1);
+    }
+
+    /// Waits until these members have connections to so many others each.
+    pub fn wait_peers(&mut self, members: &[usize], peers: usize) {
         self.wait("the members' connections", |network| {
             let connected = |index: &usize| {
                 let status = network.member_status(*index);
-                let peers = status["peers"].as_array().cloned().unwrap_or_default();
-                status["running"] == true
-                    && peers.iter().filter(|peer| peer["connected"] == true).count() == alive.len() - 1
+                let all = status["peers"].as_array().cloned().unwrap_or_default();
+                status["running"] == true && all.iter().filter(|peer| peer["connected"] == true).count() == peers
             };
-            alive.iter().all(connected).then_some(())
+            members.iter().all(connected).then_some(())
         });
     }
 
@@ -160,25 +293,17 @@ impl PegNetwork {
     /// # Panics
     /// If there is none.
     pub fn json(&self, path: &str) -> Value {
-        self.node().json(path).unwrap_or_else(|error| panic!("{error}"))
+        json_of(self.node(), path)
+    }
+
+    /// What every node says of itself.
+    pub fn statuses(&self) -> Vec<Value> {
+        self.devnet.nodes.iter().map(|node| json_of(node, "/v1/status")).collect()
     }
 
     /// Why the peg is frozen, at every node.
     pub fn frozen(&self) -> Vec<Option<String>> {
-        let of = |node: &DevNode| {
-            let status: Value = node.json("/v1/status").unwrap_or_else(|error| panic!("{error}"));
-            status["peg"]["frozen"].as_str().map(str::to_owned)
-        };
-        self.devnet.nodes.iter().map(of).collect()
-    }
-
-    /// Waits until Causeway knows Bitcoin's last block.
-    pub fn wait_followed(&mut self) {
-        let tip = self.bitcoin("getbestblockhash", &[]);
-        self.wait("Bitcoin's last block on Causeway", |network| {
-            let at = |node: &DevNode| node.json::<Value>("/v1/status").is_ok_and(|it| it["peg"]["bitcoin_hash"] == tip);
-            network.devnet.nodes.iter().all(at).then_some(())
-        });
+        self.statuses().iter().map(|status| status["peg"]["frozen"].as_str().map(str::to_owned)).collect()
     }
 
     /// Waits until something is there.
@@ -211,202 +336,6 @@ impl PegNetwork {
         nodes.chain(members).map(log).collect()
     }
 
-    /// Calls bitcoind.
-    ///
-    /// # Panics
-    /// If the call fails.
-    pub fn bitcoin(&self, method: &str, arguments: &[&str]) -> Value {
-        let bitcoin = bitcoin_of(&self.devnet);
-        let (_, port) = bitcoin.rpc.rsplit_once(':').expect("it has a port");
-        let port = port.parse().expect("a port is a number");
-        let answer = cli_call(&self.core_cli, &bitcoin.directory, port, method, arguments);
-        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
-    }
-
-    /// Mines blocks that hold what waits.
-    ///
-    /// # Panics
-    /// If bitcoind refuses.
-    pub fn mine(&self, blocks: u32) {
-        self.miner.mine(blocks).unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    /// Takes back the last blocks of Bitcoin, and mines so many others that hold nothing but their coinbase.
-    ///
-    /// # Panics
-    /// If bitcoind refuses.
-    pub fn reorganise(&self, depth: u64, blocks: u32) {
-        let height = self.bitcoin("getblockcount", &[]).as_u64().expect("a number");
-        let first = self.bitcoin("getblockhash", &[&(height + 1 - depth).to_string()]);
-        self.bitcoin("invalidateblock", &[first.as_str().expect("a hash")]);
-        let address = payee("another branch").to_string();
-        for _ in 0..blocks {
-            self.bitcoin("generateblock", &[&address, "[]"]);
-        }
-    }
-
-    /// Transactions that wait at bitcoind.
-    ///
-    /// # Panics
-    /// If it does not answer.
-    pub fn waiting(&self) -> Vec<Txid> {
-        let txids = self.bitcoin("getrawmempool", &[]);
-        serde_json::from_value(txids).expect("txids")
-    }
-
-    /// Pays this to a deposit address on Bitcoin, where it waits for a block.
-    ///
-    /// # Panics
-    /// If there is no deposit address, or bitcoind refuses the payment.
-    pub fn deposit(&mut self, amount: Amount) -> OutPoint {
-        let refund = DevKey::of("refund", Network::Regtest).x_only().to_string();
-        let body = json!({ "destination": self.devnet.funds.address, "refund_key": refund });
-        let address: DepositAddress =
-            self.wait("a deposit address", |network| match network.node().post("/v1/peg-in/address", &body) {
-                Ok(address) => Some(address),
-                Err(DevnetError::Answer { status: 503, .. }) => None,
-                Err(error) => panic!("{error}"),
-            });
-        let address = regtest(&address.address);
-        let outpoint = self.miner.pay(&address, amount).unwrap_or_else(|error| panic!("{error}"));
-        self.deposits.push(address);
-        outpoint
-    }
-
-    /// Waits until a deposit has so many confirmations.
-    pub fn wait_confirmations(&mut self, deposit: OutPoint, confirmations: u32) {
-        self.wait("a confirmation of the deposit", |network| {
-            let peg_in = network.node().peg_in(deposit).unwrap_or_else(|error| panic!("{error}"))?;
-            assert!(peg_in.credit.is_none(), "it is credited early");
-            (peg_in.confirmations? == confirmations).then_some(())
-        });
-    }
-
-    /// Waits until a deposit is credited.
-    pub fn wait_credit(&mut self, deposit: OutPoint) -> Credit {
-        self.wait("the credit", |network| {
-            network.node().peg_in(deposit).unwrap_or_else(|error| panic!("{error}"))?.credit
-        })
-    }
-
-    /// Pays on Causeway, and waits until that is final.
-    ///
-    /// # Errors
-    /// The node's reason, if it refuses the payment.
-    ///
-    /// # Panics
-    /// If it does not become final.
-    pub fn pay(&self, address: &Address, value: Amount) -> Result<Txid, String> {
-        let mut purse = Purse::open(self.directory(), &self.devnet).unwrap_or_else(|error| panic!("{error}"));
-        let txid = match purse.pay(&[TxOut { value, script_pubkey: address.script_pubkey() }]) {
-            Ok(txid) => txid,
-            Err(DevnetError::Refused { answer, .. }) => return Err(answer),
-            Err(error) => panic!("{error}"),
-        };
-        self.node().wait_final(txid).unwrap_or_else(|error| panic!("{error}\n{}", self.logs()));
-        Ok(txid)
-    }
-
-    /// Asks for a payment on Bitcoin, and waits until the request is final.
-    ///
-    /// # Errors
-    /// The node's reason, if it refuses the request.
-    pub fn request(&self, payee: &Address, value: Amount) -> Result<OutPoint, String> {
-        let address: PegOutAddress =
-            self.node().json(&format!("/v1/peg-out/address/{payee}")).unwrap_or_else(|error| panic!("{error}"));
-        Ok(OutPoint { txid: self.pay(&regtest(&address.address), value)?, vout: 0 })
-    }
-
-    /// What became of a request.
-    ///
-    /// # Panics
-    /// If the node does not know it.
-    pub fn peg_out(&self, request: OutPoint) -> PegOut {
-        let peg_out = self.node().peg_out(request).unwrap_or_else(|error| panic!("{error}"));
-        peg_out.unwrap_or_else(|| panic!("the request {request} is known"))
-    }
-
-    /// Waits until a request has a batch.
-    pub fn wait_batch(&mut self, request: OutPoint) -> u32 {
-        self.wait("a batch", |network| network.peg_out(request).batch)
-    }
-
-    /// Waits until a version of the request's batch is signed, and waits at bitcoind.
-    pub fn wait_signed(&mut self, request: OutPoint) -> Txid {
-        self.wait("the members' signatures", |network| {
-            let versions = network.peg_out(request).versions;
-            network.waiting().into_iter().find(|txid| versions.contains(txid))
-        })
-    }
-
-    /// Waits until the request's payout has so many confirmations, below the number that closes it.
-    pub fn wait_paid(&mut self, request: OutPoint, confirmations: u32) {
-        self.wait("a confirmation of the payout", |network| {
-            (network.peg_out(request).confirmations == Some(confirmations)).then_some(())
-        });
-    }
-
-    /// Waits until the request's batch is closed, and checks what Bitcoin has of it: one coin of the payee.
-    ///
-    /// # Panics
-    /// If the payee was not paid exactly once.
-    pub fn wait_closed(&mut self, request: OutPoint, payee: &Address) {
-        let closed = self.wait("the end of the batch", |network| {
-            Some(network.peg_out(request)).filter(|peg_out| peg_out.state == "confirmed")
-        });
-        let found = self.coins(payee);
-        let outpoint = OutPoint { txid: closed.txid.expect("it has one"), vout: closed.vout.expect("it has one") };
-        assert_eq!(found, [(outpoint, closed.payout.expect("it has one"))], "{payee} is paid once");
-    }
-
-    /// The coins of an address in Bitcoin's blocks: outpoint and satoshi.
-    ///
-    /// # Panics
-    /// If bitcoind does not answer as it should.
-    pub fn coins(&self, address: &Address) -> Vec<(OutPoint, u64)> {
-        let what = json!([format!("addr({address})")]).to_string();
-        let found = self.bitcoin("scantxoutset", &["start", &what]);
-        let coin = |coin: &Value| {
-            let txid: Txid = serde_json::from_value(coin["txid"].clone()).expect("a txid");
-            let vout = serde_json::from_value(coin["vout"].clone()).expect("a number");
-            let amount = Amount::from_btc(coin["amount"].as_f64().expect("a number")).expect("an amount");
-            (OutPoint { txid, vout }, amount.to_sat())
-        };
-        found["unspents"].as_array().expect("coins").iter().map(coin).collect()
-    }
-
-    /// The accounts of every node: each adds up.
-    ///
-    /// # Panics
-    /// If one does not.
-    pub fn accounts(&self) -> Vec<Reserves> {
-        let of = |node: &DevNode| {
-            let reserves: Reserves = node.json("/v1/reserves").unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!((reserves.difference, reserves.reckon()), (0, 0), "{}: {reserves:?}", node.name);
-            reserves
-        };
-        self.devnet.nodes.iter().map(of).collect()
-    }
-
-    /// Checks that the accounts add up, that Bitcoin has what is locked (nothing may be open), and that payments go on.
-    ///
-    /// # Panics
-    /// If not.
-    pub fn audit(&mut self) {
-        let federation: Federation = self.node().json("/v1/federation").unwrap_or_else(|error| panic!("{error}"));
-        let main = federation.epochs.iter().map(|epoch| regtest(&epoch.main_address));
-        let addresses: Vec<Address> = main.chain(self.deposits.iter().cloned()).collect();
-        self.wait("as much on Bitcoin as the accounts say", |network| {
-            let mut distinct = addresses.clone();
-            distinct.sort();
-            distinct.dedup();
-            let found: u64 = distinct.iter().flat_map(|address| network.coins(address)).map(|(_, value)| value).sum();
-            network.accounts().iter().all(|reserves| reserves.locked == found).then_some(())
-        });
-        let paid = self.pay(&payee("shop"), Amount::from_sat(100_000));
-        paid.unwrap_or_else(|reason| panic!("a payment is refused: {reason}"));
-    }
-
     /// Where everything is.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -418,11 +347,23 @@ pub fn payee(role: &str) -> Address {
     DevKey::of(role, Network::Regtest).address()
 }
 
+fn json_of(node: &DevNode, path: &str) -> Value {
+    node.json(path).unwrap_or_else(|error| panic!("{error}"))
+}
+
 fn regtest(text: &str) -> Address {
     let address: Address<NetworkUnchecked> = text.parse().expect("an address");
     address.require_network(Network::Regtest).expect("an address of regtest")
 }
 
-fn bitcoin_of(devnet: &Devnet) -> &causeway_node::devnet::DevBitcoin {
+fn bitcoin_of(devnet: &Devnet) -> &DevBitcoin {
     devnet.bitcoin().expect("it was made with one")
+}
+
+/// Changes the settings of a node that does not run.
+fn set_bitcoin(node: &DevNode, change: impl FnOnce(&mut Config)) {
+    let path = Home::at(&node.home).config();
+    let mut config = Config::load(&path).expect("its settings");
+    change(&mut config);
+    std::fs::write(&path, config.to_toml()).expect("its settings");
 }

@@ -13,5 +13,6 @@ pub mod nodes;
 pub mod oracle;
 pub mod parent;
 pub mod replay;
+pub mod seat;
 pub mod sim;
 pub mod wallet;
