@@ -35,7 +35,7 @@ fn the_first_blocks_of_devnet_are_pinned() {
     assert_eq!(spec.chain_id().to_string(), "1838e8aa0cbce8c20571a988dedd4b31e2d560e2abf32b1345ae7c6c1691e1cb");
     assert_eq!(spec.derived_block(Height(1)).unwrap().block_hash(), spec.chain_id().block_hash());
     let last = spec.derived_block(LAST_DERIVED_HEIGHT).unwrap();
-    assert_eq!(last.block_hash().to_string(), "177eaf68b1d228d32b6753487c05640ea6f5424f9093c249209f1a054188f03c");
+    assert_eq!(last.block_hash().to_string(), "04729d2e1228bf778be827ed02f7b16f3f2209aff15a88d2314bef83a4664d70");
 }
 
 #[test]
