@@ -8,7 +8,7 @@
 //!
 //! | room | what it plays |
 //! |---|---|
-//! | `world` | the queue of events, lives and deaths of hosts |
+//! | `world`, `lives` | the queue of events; lives and deaths of hosts |
 //! | `host`, `disk` | one machine: a node, its chain, what survives a crash |
 //! | `perform` | doing what a node says, in order, up to a crash |
 //! | `network` | links, gossip, requests |
@@ -17,7 +17,7 @@
 //! | `check`, `watch` | the checks: everything that honest hosts say and commit passes here |
 //! | `purse` | transactions, and whether they get final |
 //! | `tale` | a run in words |
-//! | `plan` | the scenarios
+//! | `plan` | the scenarios |
 //! | `bound` | how long a healed network may take |
 //!
 //! The same plan gives the same trace: there is one source of randomness, and no clock.
@@ -28,6 +28,7 @@ pub mod byzantine;
 mod check;
 pub mod disk;
 mod host;
+mod lives;
 mod network;
 mod perform;
 pub mod plan;
