@@ -255,6 +255,32 @@ fn whichever_of_two_versions_confirms_is_the_one_that_counts() {
 }
 
 #[test]
+fn a_newer_version_reaches_a_mempool_that_missed_it() {
+    if !full() {
+        return;
+    }
+    let mut network = PegNetwork::start_with(&Plan { second_bitcoind: true, ..Plan::default() });
+    let has_only = |network: &PegNetwork, txid| network.second().call("getrawmempool", &[]) == json!([txid]);
+    network.connect_second();
+    let payee = payee("first");
+    let request = network.request(&payee, VALUE).unwrap();
+    let first = network.wait_signed(request);
+    network.wait("the payout at the second bitcoind", |network| has_only(network, first).then_some(()));
+    network.cut_second();
+    network.mine_empty(REPLACE_AFTER);
+    let second = network.wait_version(request, 2);
+    network.connect_second();
+    assert!(has_only(&network, first));
+    // At a new block every member sends it again.
+    network.mine_empty(1);
+    network.wait("the newer version at the second bitcoind", |network| has_only(network, second).then_some(()));
+    mine_at_second(&network, FINAL_DEPTH);
+    network.wait_closed(request, &payee);
+    assert_eq!(network.peg_out(request).txid, Some(second));
+    network.audit();
+}
+
+#[test]
 fn a_payout_that_bitcoind_forgets_is_sent_again() {
     if !full() {
         return;
