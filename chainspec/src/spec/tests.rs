@@ -1,5 +1,5 @@
-use bitcoin::{Amount, Weight};
 use bitcoin::secp256k1::Secp256k1;
+use bitcoin::{Amount, Weight};
 
 use super::*;
 use crate::bitcoin_start::PARENT_NETWORKS;
