@@ -9,7 +9,7 @@ use bitcoin::consensus::Decodable;
 use bitcoin::consensus::encode::VarInt;
 use bitcoin::{BlockHash, Network, OutPoint, Transaction, TxOut, Txid};
 use causeway_chainspec::{ChainSpec, Height};
-use causeway_consensus::state::Store;
+use causeway_consensus::state::{Store, TxPlace};
 use causeway_consensus::{Block, ChainView, StateFault, Tip, parse_block};
 use quick_cache::sync::Cache;
 
@@ -147,11 +147,11 @@ impl Reader {
     /// # Errors
     /// There is no index.
     pub(super) fn place(&self, txid: &Txid) -> Result<Option<Place>, Refusal> {
-        if !self.store().indexes_transactions() {
+        if !self.store().has_index() {
             return Err(Refusal::NoIndex);
         }
-        let place = self.store().transaction_place(txid)?.filter(|(height, _)| *height <= self.tip.height());
-        let Some((height, index)) = place else { return Ok(None) };
+        let place = self.store().transaction_place(txid)?.filter(|place| place.height <= self.tip.height());
+        let Some(TxPlace { height, index }) = place else { return Ok(None) };
         let header = self.header(height)?;
         Ok(Some(Place { height, hash: header.block_hash(), time: header.time, index }))
     }
@@ -174,7 +174,7 @@ impl Reader {
     /// Outputs of final transactions.
     pub(super) fn outputs(&self, wanted: BTreeSet<OutPoint>) -> Result<HashMap<OutPoint, TxOut>, Refusal> {
         let unknown = || Refusal::Fault(StateFault::Damaged { record: "place of a transaction" });
-        let mut vouts: BTreeMap<(Height, u32), Vec<OutPoint>> = BTreeMap::new();
+        let mut vouts: BTreeMap<TxPlace, Vec<OutPoint>> = BTreeMap::new();
         let mut last = None;
         for outpoint in wanted {
             // Those of one transaction follow each other.
@@ -189,7 +189,7 @@ impl Reader {
             vouts.entry(place).or_default().push(outpoint);
         }
         let mut blocks: BTreeMap<Height, BTreeSet<u32>> = BTreeMap::new();
-        for (height, index) in vouts.keys() {
+        for TxPlace { height, index } in vouts.keys() {
             blocks.entry(*height).or_default().insert(*index);
         }
         let mut outputs = HashMap::new();
@@ -197,7 +197,7 @@ impl Reader {
         for (height, places) in blocks {
             let found = transactions_at(&self.block_bytes(height)?, &places).ok_or(DAMAGED_BLOCK)?;
             for (index, transaction) in found {
-                for outpoint in vouts.get(&(height, index)).into_iter().flatten() {
+                for outpoint in vouts.get(&TxPlace { height, index }).into_iter().flatten() {
                     let vout = usize::try_from(outpoint.vout).ok();
                     let output = vout.and_then(|vout| transaction.output.get(vout)).ok_or_else(unknown)?;
                     script_bytes += output.script_pubkey.len();

@@ -213,7 +213,7 @@ impl Waiting {
             }
         }
         if !gone.is_empty() {
-            if !reader.store().indexes_transactions() {
+            if !reader.store().has_index() {
                 return Err(Refusal::NoIndex);
             }
             spent.extend(reader.outputs(gone)?);

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use causeway_consensus::ChainView;
+use causeway_consensus::state::Index;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 
@@ -203,7 +204,7 @@ fn more_requests_than_there_is_room_for_are_turned_away() {
 #[test]
 fn nobody_waits_for_ever() {
     let times = Times { body: Duration::from_millis(100), answer: Duration::from_millis(300) };
-    let site = Site::with(times, true);
+    let site = Site::with(times, Index::All);
     let mut stream = TcpStream::connect(site.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.write_all(b"POST /tx HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n00").unwrap();
