@@ -27,9 +27,10 @@
 //! | `building`     | `height`                             | height whose unspent outputs these are, u32 LE               |
 //!
 //! `flushed` stands among the coins so that the two can only be lost together, whatever happens to RocksDB's files: then the
-//! blocks above it are replayed. The peg's `flushed` is written together with that of the coins. `indexed` stands among the transactions for the same reason, and the records of
-//! blocks among those of scripts and spends. `building` is empty but while the index is built: a block has the outputs that it
-//! spends by their outpoints only. For the other column families the records of the tip say that nothing is missing.
+//! blocks above it are replayed. The peg's `flushed` is written together with that of the coins. `indexed` stands among the
+//! transactions for the same reason, and the records of blocks among those of scripts and spends. `building` is empty but
+//! while the indexes are built from blocks, which name what they spend by outpoints only. For the other column families the
+//! records of the tip say that nothing is missing.
 
 use bitcoin::block::Header;
 use bitcoin::consensus::{deserialize, serialize};

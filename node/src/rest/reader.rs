@@ -9,7 +9,7 @@ use bitcoin::consensus::Decodable;
 use bitcoin::consensus::encode::VarInt;
 use bitcoin::{BlockHash, Network, OutPoint, Transaction, TxOut, Txid};
 use causeway_chainspec::{ChainSpec, Height};
-use causeway_consensus::state::{Store, TxPlace};
+use causeway_consensus::state::{IndexView, Store, TxPlace};
 use causeway_consensus::{Block, ChainView, StateFault, Tip, parse_block};
 use quick_cache::sync::Cache;
 
@@ -19,7 +19,7 @@ use super::answer::{MAX_JSON_BYTES, Refusal};
 /// Sizes of blocks that are remembered, some 100 bytes each.
 const REMEMBERED_SIZES: usize = 10_000;
 
-const DAMAGED_BLOCK: Refusal = Refusal::Fault(StateFault::Damaged { record: "block" });
+pub(super) const DAMAGED_BLOCK: Refusal = Refusal::Fault(StateFault::Damaged { record: "block" });
 
 /// The final chain.
 pub(super) struct Chain {
@@ -151,9 +151,21 @@ impl Reader {
             return Err(Refusal::NoIndex);
         }
         let place = self.store().transaction_place(txid)?.filter(|place| place.height <= self.tip.height());
-        let Some(TxPlace { height, index }) = place else { return Ok(None) };
+        place.map(|place| self.place_of(place)).transpose()
+    }
+
+    /// The same of a place up to the tip.
+    pub(super) fn place_of(&self, TxPlace { height, index }: TxPlace) -> Result<Place, Refusal> {
         let header = self.header(height)?;
-        Ok(Some(Place { height, hash: header.block_hash(), time: header.time, index }))
+        Ok(Place { height, hash: header.block_hash(), time: header.time, index })
+    }
+
+    /// The index at its tip, which may be above this reader's.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn index(&self) -> Result<IndexView<'_>, Refusal> {
+        self.store().index_view().ok_or(Refusal::NoIndex)
     }
 
     /// The transaction at a place.
@@ -212,14 +224,14 @@ impl Reader {
     }
 
     /// Gives up when nobody waits any more.
-    fn check_time(&self) -> Result<(), Refusal> {
+    pub(super) fn check_time(&self) -> Result<(), Refusal> {
         if Instant::now() > self.deadline { Err(Refusal::TooLate) } else { Ok(()) }
     }
 }
 
 /// Returns the transactions at these places of a serialised block, in order; None if it has no such places. Transactions
 /// after the last of them are not looked at, and nothing is hashed.
-fn transactions_at(block: &[u8], places: &BTreeSet<u32>) -> Option<Vec<(u32, Transaction)>> {
+pub(super) fn transactions_at(block: &[u8], places: &BTreeSet<u32>) -> Option<Vec<(u32, Transaction)>> {
     let mut rest = block.get(Header::SIZE..)?;
     let VarInt(count) = VarInt::consensus_decode(&mut rest).ok()?;
     let last = *places.last()?;

@@ -342,7 +342,10 @@ fn without_the_index_it_says_so() {
     ];
     for path in paths {
         let seen = site.get(&path);
-        assert_eq!((seen.status, seen.text()), (501, "this node keeps no index of transactions: ask another one"));
+        assert_eq!(
+            (seen.status, seen.text()),
+            (400, "this node keeps no index of transactions and addresses: ask another one")
+        );
     }
     // All else needs none.
     assert_eq!(site.get(&format!("/block/{hash}/txid/1")).text(), txid.to_string());

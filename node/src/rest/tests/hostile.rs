@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use bitcoin::hashes::Hash;
 use causeway_consensus::ChainView;
 use causeway_consensus::state::Index;
 use proptest::prelude::*;
@@ -12,6 +13,7 @@ use proptest::test_runner::{Config as Cases, TestRunner};
 
 use super::site::{Seen, Site, payment};
 use crate::rest::server::Times;
+use crate::testing::free_script;
 
 /// Sends bytes, and returns what comes back until the server closes.
 pub(super) fn send(site: &Site, request: &[u8]) -> String {
@@ -29,7 +31,7 @@ fn status(answer: &str) -> u16 {
 }
 
 /// Every route, with places for segments.
-const ROUTES: [&str; 36] = [
+const ROUTES: [&str; 60] = [
     "/",
     "/blocks",
     "/blocks/tip/height",
@@ -54,6 +56,30 @@ const ROUTES: [&str; 36] = [
     "/tx/{}/merkle-proof",
     "/tx/{}/merkleblock-proof",
     "/tx/{}/{}",
+    "/tx/{}/outspends",
+    "/tx/{}/outspend",
+    "/tx/{}/outspend/{}",
+    "/txs",
+    "/txs/package",
+    "/broadcast",
+    "/broadcast?tx={}",
+    "/v1/fees/recommended",
+    "/txs/package?maxfeerate={}&maxburnamount={}",
+    "/txs/{}",
+    "/address/{}",
+    "/address/{}/txs",
+    "/address/{}/txs/chain",
+    "/address/{}/txs/chain/{}",
+    "/address/{}/txs/mempool",
+    "/address/{}/utxo",
+    "/address/{}/{}",
+    "/address-prefix/{}",
+    "/scripthash/{}",
+    "/scripthash/{}/txs",
+    "/scripthash/{}/txs/chain/{}",
+    "/scripthash/{}/txs/mempool",
+    "/scripthash/{}/utxo",
+    "/scripthash/{}/{}",
     "/mempool",
     "/mempool/{}",
     "/mempool/txids",
@@ -76,6 +102,9 @@ fn no_request_makes_the_server_fail() {
         site.store.tip().hash().to_string(),
         site.blocks[1].txdata[1].compute_txid().to_string(),
         site.blocks[0].txdata[0].compute_txid().to_string(),
+        bitcoin::hashes::sha256::Hash::hash(free_script().as_bytes()).to_string(),
+        bitcoin::Address::from_script(&free_script(), bitcoin::Network::Regtest).unwrap().to_string(),
+        "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4".to_owned(),
     ]
     .into();
     let numbers = ["0", "1", "25", "-1", "+1", "102", "4294967295", "4294967296", "18446744073709551615", "1e9", "١"];
