@@ -7,6 +7,7 @@ use causeway_chainspec::{BitcoinHeight, Height};
 use causeway_consensus::ChainView;
 use causeway_consensus::peg::proof::InclusionProof;
 use causeway_consensus::peg::script::{DepositTerms, EpochScripts};
+use causeway_consensus::state::Index;
 use serde_json::json;
 
 use super::site::{COIN, COINS, Site, spec};
@@ -61,7 +62,7 @@ impl BitcoinSource for Fake {
 
 fn site() -> (Site, Arc<Fake>) {
     let fake = Fake::new();
-    (Site::beside(Some(Arc::clone(&fake) as Arc<dyn BitcoinSource>), Times::default(), true), fake)
+    (Site::beside(Some(Arc::clone(&fake) as Arc<dyn BitcoinSource>), Times::default(), Index::All), fake)
 }
 
 fn address_request() -> String {
