@@ -227,10 +227,10 @@ pub enum WalletError {
     #[error(transparent)]
     Endpoint(#[from] EndpointCountError),
     /// Nobody to ask.
-    #[error("there is no terminal to ask whether to go on: run this on one, or give --yes; nothing was sent")]
+    #[error("there is no terminal to ask whether to go on: run this on one, or give --yes; nothing was done")]
     NobodyToAsk,
     /// The answer was no.
-    #[error("you said no: nothing was sent")]
+    #[error("you said no: nothing was done")]
     Declined,
     /// The terminal.
     #[error("the terminal cannot be read: try again")]
