@@ -32,9 +32,11 @@ use crate::musig::{IdentityKey, KeyError, MemberKey};
 
 mod files;
 mod passphrase;
+mod sealed;
 mod signing_log;
 
 pub use passphrase::{Passphrase, PassphraseError, PassphraseSource};
+pub use sealed::{SEALED_BYTES_MAX, SealedFile, SealedFileError};
 pub use signing_log::{LOG_BYTES_MAX, SigningLog, SigningLogError};
 
 use files::{SECRET_MODE, create_whole, open_private, read_bounded};
@@ -306,6 +308,11 @@ pub fn read_public_keys(path: &Path) -> Result<PublicKeys, KeystoreError> {
 }
 
 fn cipher(path: &Path, passphrase: &Passphrase, salt: &[u8], cost: Cost) -> Result<XChaCha20Poly1305, KeystoreError> {
+    Ok(XChaCha20Poly1305::new((&*derive(path, passphrase, salt, cost)?).into()))
+}
+
+/// The key that a passphrase becomes.
+fn derive(path: &Path, passphrase: &Passphrase, salt: &[u8], cost: Cost) -> Result<Zeroizing<[u8; 32]>, KeystoreError> {
     let mut key = Zeroizing::new([0; 32]);
     let derived = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).and_then(|params| {
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(
@@ -315,7 +322,7 @@ fn cipher(path: &Path, passphrase: &Passphrase, salt: &[u8], cost: Cost) -> Resu
         )
     });
     derived.map_err(|_| KeystoreError::Derivation { path: path.to_owned() })?;
-    Ok(XChaCha20Poly1305::new((&*key).into()))
+    Ok(key)
 }
 
 /// The bytes of a key file, whole and of this version.

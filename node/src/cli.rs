@@ -10,6 +10,7 @@ pub mod keys;
 pub mod parent;
 pub mod run;
 pub mod status;
+pub mod wallet;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Command {
     /// Makes or shows a chainspec: what every node of a network shares.
     #[command(subcommand)]
     Chainspec(chainspec::ChainspecCommand),
+    /// Keeps coins: receives, pays, moves them from Bitcoin and back.
+    Wallet(Box<wallet::WalletArgs>),
 }
 
 /// Runs the command of this process, and returns its exit code.
@@ -88,6 +91,7 @@ fn execute(command: Command, out: &mut impl Write) -> Result<(), CliError> {
                 Command::Keys(command) => keys::keys(&command, out),
                 Command::Chainspec(command) => chainspec::chainspec(&command, out),
                 Command::Devnet(args) => devnet::devnet(&args, out),
+                Command::Wallet(args) => wallet::wallet(&args, out),
                 Command::EndWithParent(args) => parent::end_with_parent(&args),
                 Command::Run(_) | Command::Check(_) => Ok(()),
             }

@@ -22,6 +22,7 @@ pub mod machine;
 pub mod mempool;
 pub mod rest;
 pub mod shell;
+pub mod wallet;
 pub mod wire;
 
 #[cfg(test)]

@@ -73,11 +73,19 @@ impl Passphrase {
         }
     }
 
-    /// Gets it from its source.
+    /// Gets that of the member's keys from its source.
     ///
     /// # Errors
     /// [`PassphraseError`].
     pub fn get(source: &PassphraseSource) -> Result<Self, PassphraseError> {
+        Self::get_of(source, "the member's keys")
+    }
+
+    /// Gets it from its source; a prompt names what it is of.
+    ///
+    /// # Errors
+    /// [`PassphraseError`].
+    pub fn get_of(source: &PassphraseSource, what: &str) -> Result<Self, PassphraseError> {
         match source {
             PassphraseSource::File(path) => Self::from_file(path),
             PassphraseSource::Variable(name) => match std::env::var(name) {
@@ -85,7 +93,7 @@ impl Passphrase {
                 Err(std::env::VarError::NotPresent) => Err(PassphraseError::NoVariable { name: name.clone() }),
                 Err(std::env::VarError::NotUnicode(_)) => Err(PassphraseError::NotText),
             },
-            PassphraseSource::Prompt => Self::prompt("Passphrase of the member's keys: "),
+            PassphraseSource::Prompt => Self::prompt(&format!("Passphrase of {what}: ")),
         }
     }
 
@@ -94,9 +102,17 @@ impl Passphrase {
     /// # Errors
     /// [`PassphraseError`], also if it is too short.
     pub fn get_new(source: &PassphraseSource) -> Result<Self, PassphraseError> {
+        Self::get_new_for(source, "the member's keys")
+    }
+
+    /// Gets one for a new file, from the terminal twice; a prompt names what it is for.
+    ///
+    /// # Errors
+    /// [`PassphraseError`], also if it is too short.
+    pub fn get_new_for(source: &PassphraseSource, what: &str) -> Result<Self, PassphraseError> {
         let first = match source {
-            PassphraseSource::Prompt => Self::prompt("New passphrase for the member's keys: ")?,
-            other => Self::get(other)?,
+            PassphraseSource::Prompt => Self::prompt(&format!("New passphrase for {what}: "))?,
+            other => Self::get_of(other, what)?,
         };
         if first.0.chars().count() < CHARACTERS_MIN {
             return Err(PassphraseError::TooShort);

@@ -18,6 +18,7 @@ use crate::shell::log_file::LogError;
 use crate::shell::mark_file::MarkFileError;
 use crate::shell::recovery::RecoveryError;
 use crate::shell::service::ServiceError;
+use crate::wallet::WalletError;
 
 /// Why a command failed, and what to do.
 #[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
@@ -116,6 +117,9 @@ pub enum CliError {
     /// The devnet.
     #[error(transparent)]
     Devnet(#[from] DevnetError),
+    /// The wallet.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
 }
 
 impl CliError {
@@ -126,6 +130,7 @@ impl CliError {
             | Self::ImportWithoutAbove
             | Self::AboveWithoutImport
             | Self::AboveTooLow { .. } => 2,
+            Self::Wallet(error) if error.is_wrong_request() => 2,
             _ => 1,
         }
     }

@@ -12,7 +12,7 @@ mod request;
 use std::sync::Arc;
 
 use bitcoin::hashes::Hash;
-use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, Txid};
+use bitcoin::{Amount, BlockHash, Network, OutPoint, Script, ScriptBuf, Txid};
 use causeway_chainspec::BitcoinHeight;
 use causeway_consensus::peg::PegState;
 use causeway_consensus::peg::proof::InclusionProof;
@@ -21,7 +21,7 @@ use serde::Serialize;
 
 pub(super) use accounts::{BatchFilter, batch, batches, federation, reserves};
 pub(super) use credits::peg_ins;
-pub(super) use deposit::{PegInRefusal, claim, new_address, peg_in};
+pub(super) use deposit::{PegInRefusal, claim, new_address, peg_in, peg_ins_to};
 pub(super) use request::{peg_out, peg_out_address};
 
 /// What REST asks of this node's Bitcoin node.
@@ -38,6 +38,9 @@ pub trait BitcoinSource: Send + Sync {
 
     /// The deposit at an outpoint, if it was seen: the height of its block, and what it is worth.
     fn deposit(&self, outpoint: &OutPoint) -> Option<(BitcoinHeight, Amount)>;
+
+    /// The deposits that were seen at a script that was registered: in which block, and what each is worth.
+    fn deposits_to(&self, script: &Script) -> Vec<(OutPoint, BitcoinHeight, Amount)>;
 
     /// The height of the block that holds a version of an open batch.
     fn confirmed(&self, txid: &Txid) -> Option<BitcoinHeight>;

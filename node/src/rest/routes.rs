@@ -48,6 +48,7 @@ pub(super) enum Route {
     PegIn(OutPoint),
     /// Those credited above this height.
     PegIns(u64),
+    PegInsTo(String),
     PegOut(OutPoint),
     PegOutAddress(String),
     Federation,
@@ -179,6 +180,7 @@ pub(super) fn route(method: &Method, path: &str, query: &str) -> Result<Route, R
         ["v1", "finality", block] => Route::Finality(block_id(block)?),
         ["v1", "evidence"] => Route::Evidence,
         ["v1", "peg-ins"] => Route::PegIns(since(query)?),
+        ["v1", "peg-in", "address", address] => Route::PegInsTo(address.to_owned()),
         ["v1", "peg-in", deposit] => Route::PegIn(outpoint(deposit)?),
         ["v1", "peg-out", "address", address] => Route::PegOutAddress(address.to_owned()),
         ["v1", "peg-out", request] => Route::PegOut(outpoint(request)?),
@@ -261,6 +263,7 @@ impl Route {
             Self::Evidence => v1::evidence(app).await,
             Self::NewPegInAddress => peg::new_address(app, body).await,
             Self::ClaimPegIn => peg::claim(app, body).await,
+            Self::PegInsTo(address) => peg::peg_ins_to(app, &address),
             Self::PegIn(deposit) => peg::peg_in(app, deposit).await,
             Self::PegIns(since) => peg::peg_ins(app, since).await,
             Self::PegOut(request) => peg::peg_out(app, request).await,

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bitcoin::block::Header;
-use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Txid};
+use bitcoin::{Amount, BlockHash, OutPoint, Script, ScriptBuf, Txid};
 use causeway_chainspec::{BitcoinHeight, ChainSpec};
 use causeway_consensus::peg::PegState;
 use causeway_consensus::peg::batch::Batch;
@@ -179,6 +179,15 @@ impl BitcoinSource for Desk {
     fn deposit(&self, outpoint: &OutPoint) -> Option<(BitcoinHeight, Amount)> {
         let view = self.view();
         view.facts.deposits().get(outpoint).map(|deposit| (deposit.place.height, deposit.value))
+    }
+
+    fn deposits_to(&self, script: &Script) -> Vec<(OutPoint, BitcoinHeight, Amount)> {
+        if lock(&self.book).get(script).is_none() {
+            return Vec::new();
+        }
+        let view = self.view();
+        let to_it = view.facts.deposits().iter().filter(|(_, deposit)| *deposit.script_pubkey == *script);
+        to_it.map(|(outpoint, deposit)| (*outpoint, deposit.place.height, deposit.value)).collect()
     }
 
     fn confirmed(&self, txid: &Txid) -> Option<BitcoinHeight> {

@@ -32,6 +32,8 @@ pub(in super::super) enum PegInRefusal {
     Json(String),
     #[error("destination: {0}")]
     Destination(String),
+    #[error("address: {0}")]
+    Address(String),
     #[error("refund_key: not 64 hex digits of an x-only public key (BIP340)")]
     RefundKey,
     #[error("epoch: there is no epoch {0}")]
@@ -254,6 +256,39 @@ fn destination<L>(text: &str, app: &App<L>) -> Result<ScriptBuf, Refusal> {
 
 fn refund_key(text: &str) -> Result<XOnlyPublicKey, Refusal> {
     XOnlyPublicKey::from_str(text).map_err(|_| PegInRefusal::RefundKey.into())
+}
+
+#[derive(Serialize)]
+struct PegInsToJson {
+    address: String,
+    /// What this node's Bitcoin node has seen in blocks, by outpoint.
+    deposits: Vec<SeenJson>,
+}
+
+#[derive(Serialize)]
+struct SeenJson {
+    deposit: String,
+    amount: u64,
+    bitcoin_height: u32,
+}
+
+/// Deposits to one address that are listed.
+const SEEN_MAX: usize = 1_000;
+
+/// `GET /v1/peg-in/address/:address`: the deposits to an address that this node has handed out.
+pub(in super::super) fn peg_ins_to<L>(app: &App<L>, text: &str) -> Result<Answer, Refusal> {
+    let wrong = |why: String| Refusal::from(PegInRefusal::Address(why));
+    let network = app.chain.spec.bitcoin().network();
+    let address = Address::<NetworkUnchecked>::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    let address = address.require_network(network).map_err(|error| wrong(error.to_string()))?;
+    let source = app.bitcoin.as_ref().ok_or(PegInRefusal::NoSource)?;
+    let seen = source.deposits_to(&address.script_pubkey()).into_iter().take(SEEN_MAX);
+    let deposits = seen.map(|(outpoint, height, amount)| SeenJson {
+        deposit: show(&outpoint),
+        amount: amount.to_sat(),
+        bitcoin_height: height.0,
+    });
+    Answer::json(&PegInsToJson { address: text.to_owned(), deposits: deposits.collect() }, Keep::Never)
 }
 
 #[derive(Serialize)]

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Txid};
+use bitcoin::{Address, Amount, BlockHash, Network, OutPoint, Script, ScriptBuf, Txid};
 use causeway_chainspec::{BitcoinHeight, Height};
 use causeway_consensus::ChainView;
 use causeway_consensus::peg::proof::InclusionProof;
@@ -49,6 +49,12 @@ impl BitcoinSource for Fake {
 
     fn deposit(&self, outpoint: &OutPoint) -> Option<(BitcoinHeight, Amount)> {
         (outpoint.to_string() == DEPOSIT).then_some((SEEN, Amount::from_sat(70_000)))
+    }
+
+    fn deposits_to(&self, script: &Script) -> Vec<(OutPoint, BitcoinHeight, Amount)> {
+        let registered = self.registered.lock().unwrap().iter().any(|(known, _)| **known == *script);
+        let seen = (DEPOSIT.parse().unwrap(), BitcoinHeight(0), Amount::from_sat(70_000));
+        registered.then_some(seen).into_iter().collect()
     }
 
     fn confirmed(&self, _: &Txid) -> Option<BitcoinHeight> {
@@ -151,6 +157,21 @@ fn a_deposit_that_was_seen_is_on_its_way() {
     assert_eq!(answer["amount"], 70_000);
     assert_eq!(answer["confirmations"], 1);
     assert_eq!(answer["confirmations_needed"], spec().params().final_depth);
+}
+
+#[test]
+fn deposits_to_an_address_are_listed_by_who_handed_it_out() {
+    let (site, _) = site();
+    let scripts = EpochScripts::build(spec().federation());
+    let other = Address::from_script(scripts.main_script(), Network::Regtest).unwrap();
+    assert_eq!(site.get(&format!("/v1/peg-in/address/{other}")).json()["deposits"], json!([]));
+    let address = site.post("/v1/peg-in/address", address_request()).json()["address"].clone();
+    let answer = site.get(&format!("/v1/peg-in/address/{}", address.as_str().unwrap())).json();
+    assert_eq!(answer["address"], address);
+    assert_eq!(answer["deposits"], json!([{ "deposit": DEPOSIT, "amount": 70_000, "bitcoin_height": 0 }]));
+    let refused = site.get("/v1/peg-in/address/bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4");
+    assert_eq!((refused.status, refused.text().contains("address")), (400, true), "{}", refused.text());
+    assert_eq!(Site::new().get(&format!("/v1/peg-in/address/{other}")).status, 501);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use bitcoin::hex::DisplayHex;
-use bitcoin::{ScriptBuf, XOnlyPublicKey};
+use bitcoin::{Script, ScriptBuf, XOnlyPublicKey};
 use causeway_chainspec::BitcoinHeight;
 use causeway_consensus::peg::script::DepositTerms;
 use causeway_federation::watcher::Watch;
@@ -67,7 +67,7 @@ impl Book {
         Ok(Self { path: path.to_owned(), file, length: whole as u64, addresses })
     }
 
-    pub(super) fn get(&self, script: &ScriptBuf) -> Option<&(DepositTerms, BitcoinHeight)> {
+    pub(super) fn get(&self, script: &Script) -> Option<&(DepositTerms, BitcoinHeight)> {
         self.addresses.get(script)
     }
 
