@@ -12,6 +12,7 @@ use bitcoin::{Amount, Network};
 use causeway_chainspec::{
     Allocation, BitcoinStart, ChainSpec, ChainSpecError, ChainSpecParts, Epoch, EpochParts, Validator,
 };
+use causeway_federation::files::read_text;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 use clap::{Args, Subcommand};
@@ -19,7 +20,7 @@ use toml::Table;
 
 use super::CliError;
 use super::init::find_chain;
-use crate::home::{Home, read_text};
+use crate::home::{Home, HomeError};
 use crate::keys::random_secret;
 
 /// The built-in network that gives what a new chainspec is not told.
@@ -205,7 +206,7 @@ fn allocation(given: &AllocationArg, identity: Network) -> Result<Allocation, Cl
 fn read_bitcoin_start(path: &Path) -> Result<BitcoinStart, CliError> {
     let refused =
         |source: Option<ChainSpecError>| CliError::BitcoinStart { path: path.to_owned(), source: source.map(Box::new) };
-    let text = read_text(path, BITCOIN_START_BYTES_MAX)?;
+    let text = read_text(path, BITCOIN_START_BYTES_MAX).map_err(HomeError::from)?;
     let mut given: Table = text.parse().map_err(|error| refused(Some(ChainSpecError::Toml(error))))?;
     let (Some(section), true) = (given.remove("bitcoin"), given.is_empty()) else { return Err(refused(None)) };
     let model = ChainSpec::built_in(MODEL).map_err(|error| refused(Some(error)))?;
