@@ -153,6 +153,19 @@ fn a_deposit_that_was_seen_is_on_its_way() {
 }
 
 #[test]
+fn credited_deposits_are_listed_up_to_the_tip() {
+    let (site, _) = site();
+    let tip = json!({"height": 101, "hash": site.store.tip().hash().to_string()});
+    for (path, since) in [("/v1/peg-ins", 0), ("/v1/peg-ins?since=50", 50), ("/v1/peg-ins?since=500", 500)] {
+        let expected = json!({"tip": tip, "since": since, "to": 101, "peg_ins": []});
+        assert_eq!(site.get(path).json(), expected, "{path}");
+    }
+    for path in ["/v1/peg-ins?since=x", "/v1/peg-ins?since=-1", "/v1/peg-ins?since=4294967296", "/v1/peg-ins?from=1"] {
+        assert_eq!(site.get(path).status, 400, "{path}");
+    }
+}
+
+#[test]
 fn the_federation_and_its_accounts() {
     let (site, _) = site();
     let federation = site.get("/v1/federation").json();
