@@ -1,5 +1,7 @@
 //! A chain in memory, coins that anyone can spend in standard ways, and the whole way of a transaction into a block.
 
+mod deposits;
+
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use causeway_consensus::{
 
 use crate::assemble::{BlockRoom, Selection, select};
 use crate::mempool::{CheckError, Checked, Departed, Mempool, Outcome, Policy, Reject, TipFacts};
+
+pub(crate) use deposits::{deposit_fee, deposits};
 
 /// What a coin of [`Bench::coin`] is worth.
 pub(crate) const COIN: u64 = 1_000_000;

@@ -1,13 +1,15 @@
-//! A chain's worth of blocks, the same ones for the same seed: transfers, splits, merges, and spends within a block.
+//! A chain's worth of blocks, the same ones for the same seed: a deposit, and then transfers, splits, merges, and spends
+//! within a block.
 
 use bitcoin::consensus::serialize;
-use bitcoin::{Amount, OutPoint, Transaction, TxOut};
-use causeway_chainspec::{ChainSpec, devnet};
+use bitcoin::{Amount, Block, OutPoint, Transaction, TxOut};
+use causeway_chainspec::ChainSpec;
 use causeway_consensus::{ChainView, LtHash};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::chain::MemoryChain;
+use crate::parent::fund;
 use crate::wallet::{Kind, Owner, Spendable, spend};
 
 /// What every transaction pays.
@@ -28,32 +30,32 @@ pub struct History {
 }
 
 impl History {
-    /// Returns `blocks` blocks of the devnet, each with up to `transactions` transactions.
+    /// Returns `blocks` blocks of the devnet, at least two: those that peg in its funds, and then each with up to
+    /// `transactions` transactions.
     pub fn new(seed: u64, blocks: usize, transactions: usize) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut chain = MemoryChain::new(ChainSpec::built_in("devnet").expect("built in"));
-        let mut purse = vec![funds(&mut chain)];
+        let (first, funds) = fund(&mut chain.clone());
+        let mut purse = vec![funds];
         let mut history = Self { blocks: vec![], coins: vec![], coin_counts: vec![] };
-        for _ in 0..blocks {
+        for block in first {
+            history.add(&mut chain, &block);
+        }
+        while history.blocks.len() < blocks {
             let count = rng.random_range(0..=transactions);
             let transactions: Vec<Transaction> = (0..count).map(|_| transfer(&mut rng, &mut purse)).collect();
             let block = chain.next_block(FEE * transactions.len() as u64, transactions);
-            chain.accept(&block).expect("the history is valid");
-            history.blocks.push(serialize(&block));
-            history.coins.push(chain.tip().coins().clone());
-            history.coin_counts.push(chain.coins_mut().len());
+            history.add(&mut chain, &block);
         }
         history
     }
-}
 
-/// Returns the devnet's funded coin.
-pub fn funds(chain: &mut MemoryChain) -> Spendable {
-    let owner = Owner::of_key(&devnet::secret_key(devnet::FUNDS, 0));
-    let script = owner.script_pubkey(Kind::P2wpkh);
-    let found = chain.coins_mut().iter().find(|(_, coin)| coin.output.script_pubkey == script);
-    let (outpoint, coin) = found.expect("the devnet has an allocation to this key");
-    Spendable { outpoint: *outpoint, output: coin.output.clone(), owner, kind: Kind::P2wpkh }
+    fn add(&mut self, chain: &mut MemoryChain, block: &Block) {
+        chain.accept(block).expect("the history is valid");
+        self.blocks.push(serialize(block));
+        self.coins.push(chain.tip().coins().clone());
+        self.coin_counts.push(chain.coins_mut().len());
+    }
 }
 
 /// Takes one or two coins out of the purse, and puts what they are spent to in. Later transactions of the same block may

@@ -4,18 +4,26 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bitcoin::address::NetworkUnchecked;
 use bitcoin::consensus::encode::serialize_hex;
-use bitcoin::{Amount, OutPoint, Transaction, Txid};
-use causeway_chainspec::{ChainSpec, Height, devnet};
+use bitcoin::{Address, Amount, OutPoint, Transaction, Txid};
+use causeway_chainspec::{ChainSpec, devnet};
 use causeway_node::config::Config;
-use causeway_node::devnet::{DevNode, Devnet, Process, Shape, get};
-use serde_json::Value;
+use causeway_node::devnet::bitcoind::VARIABLE;
+use causeway_node::devnet::client::{Credit, DepositAddress};
+use causeway_node::devnet::miner::Miner;
+use causeway_node::devnet::{Daemon, DevBitcoin, DevNode, Devnet, DevnetError, Process, Shape, get};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::bitcoind::program as core_program;
 use crate::wallet::{Kind, Owner, Spendable, output, spend};
 
 /// How long anything may take before a test gives up.
 pub const DEADLINE: Duration = Duration::from_secs(90);
+
+/// What [`Nodes::fund`] deposits.
+const FUNDS: Amount = Amount::from_int_btc(500);
 
 /// The nodes of a devnet, some of them running.
 pub struct Nodes {
@@ -24,7 +32,26 @@ pub struct Nodes {
     /// Their chain.
     pub spec: ChainSpec,
     running: Vec<Option<Process>>,
+    bitcoin: Option<Bitcoin>,
     _directory: TempDir,
+}
+
+/// The Bitcoin of a network, and who mines it.
+struct Bitcoin {
+    miner: Miner,
+    _daemon: Daemon,
+}
+
+impl Bitcoin {
+    /// Starts it, and mines its first blocks.
+    fn start(bitcoin: &DevBitcoin) -> Result<Self, DevnetError> {
+        let miner = Miner::new(bitcoin)?;
+        let core = std::env::var_os(VARIABLE).map_or_else(|| core_program(&[]), PathBuf::from);
+        let mut daemon = bitcoin.start(&program(), &core)?;
+        miner.wait_ready(&mut daemon, DEADLINE)?;
+        miner.prepare()?;
+        Ok(Self { miner, _daemon: daemon })
+    }
 }
 
 /// The program under test, which is built with the tests.
@@ -66,17 +93,37 @@ pub fn config() -> Config {
 }
 
 impl Nodes {
-    /// Makes the homes of a network, and starts nothing.
+    /// Makes the homes of a network without a Bitcoin, and starts nothing.
     ///
     /// # Panics
     /// If the homes cannot be made.
     pub fn create(spec: ChainSpec, full_nodes: u32) -> Self {
+        Self::create_by(spec, full_nodes, Devnet::create)
+    }
+
+    /// Makes the homes of a network whose nodes follow a Bitcoin Core on regtest, and starts that alone.
+    ///
+    /// # Panics
+    /// If the homes cannot be made, or bitcoind does not start.
+    pub fn create_with_bitcoin(spec: ChainSpec, full_nodes: u32) -> Self {
+        let create = |directory: &Path, shape: &Shape| Devnet::create_with_peg(directory, shape, None);
+        let mut nodes = Self::create_by(spec, full_nodes, create);
+        let bitcoin = nodes.devnet.bitcoin().and_then(Bitcoin::start);
+        nodes.bitcoin = Some(bitcoin.unwrap_or_else(|error| panic!("{error}")));
+        nodes
+    }
+
+    fn create_by(
+        spec: ChainSpec,
+        full_nodes: u32,
+        create: impl FnOnce(&Path, &Shape) -> Result<Devnet, DevnetError>,
+    ) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let validators = (0..u32::try_from(spec.validators().len()).expect("few")).collect();
         let shape = Shape { spec: spec.clone(), validators, full_nodes, config: config() };
-        let devnet = Devnet::create(&directory.path().join("devnet"), &shape).expect("homes can be made");
+        let devnet = create(&directory.path().join("devnet"), &shape).expect("homes can be made");
         let running = devnet.nodes.iter().map(|_| None).collect();
-        Self { devnet, spec, running, _directory: directory }
+        Self { devnet, spec, running, bitcoin: None, _directory: directory }
     }
 
     /// Where the homes are.
@@ -177,8 +224,15 @@ impl Nodes {
     /// # Panics
     /// If that takes too long, with the last lines of every log.
     pub fn wait(&mut self, what: &str, mut is: impl FnMut(&Self) -> bool) {
+        self.wait_some(what, |nodes| is(nodes).then_some(()));
+    }
+
+    fn wait_some<T>(&mut self, what: &str, mut ask: impl FnMut(&Self) -> Option<T>) -> T {
         let started = Instant::now();
-        while !is(self) {
+        loop {
+            if let Some(answer) = ask(self) {
+                return answer;
+            }
             for process in self.running.iter_mut().flatten() {
                 process.check().unwrap_or_else(|error| panic!("waiting for {what}: {error}"));
             }
@@ -248,17 +302,39 @@ impl Nodes {
         });
     }
 
-    /// The coin that block 1 allocates to the devnet's funds.
+    /// Deposits bitcoins, and returns the coin of the devnet's funds that they become, at every running node. For networks
+    /// of [`Nodes::create_with_bitcoin`].
     ///
     /// # Panics
-    /// If the chain has none.
-    pub fn funds(&self) -> Spendable {
-        let coinbase = self.spec.derived_block(Height(1)).expect("block 1 is derived").txdata.remove(0);
-        let script = &self.spec.allocations()[0].script_pubkey;
-        let vout = coinbase.output.iter().position(|output| output.script_pubkey == *script).expect("an allocation");
-        let outpoint = OutPoint { txid: coinbase.compute_txid(), vout: u32::try_from(vout).expect("few") };
+    /// If there is no Bitcoin, or no credit.
+    pub fn fund(&mut self) -> Spendable {
+        let node = self.node(self.alive()[0]).clone();
         let secret = devnet::secret_key(devnet::FUNDS, 0);
-        Spendable { outpoint, output: coinbase.output[vout].clone(), owner: Owner::of_key(&secret), kind: Kind::P2wpkh }
+        let owner = Owner::of_key(&secret);
+        let refund_key = owner.keypair().x_only_public_key().0.to_string();
+        let body = json!({ "destination": self.devnet.funds.address, "refund_key": refund_key });
+        // A node that has just started follows Bitcoin a moment later.
+        let address: DepositAddress =
+            self.wait_some("a deposit address", |_| match node.post("/v1/peg-in/address", &body) {
+                Ok(address) => Some(address),
+                Err(DevnetError::Answer { status: 503, .. }) => None,
+                Err(error) => panic!("{error}"),
+            });
+        let address: Address<NetworkUnchecked> = address.address.parse().expect("an address");
+        let miner = &self.bitcoin.as_ref().expect("the network was made with a Bitcoin").miner;
+        let deposit = miner.pay(&address.assume_checked(), FUNDS).unwrap_or_else(|error| panic!("{error}"));
+        miner.mine(self.spec.params().final_depth).unwrap_or_else(|error| panic!("{error}"));
+        let credit: Credit = self.wait_some("the credit", |_| {
+            let peg_in = node.peg_in(deposit).unwrap_or_else(|error| panic!("{error}"));
+            peg_in.and_then(|peg_in| peg_in.credit)
+        });
+        self.wait_final(credit.txid);
+        Spendable {
+            outpoint: OutPoint { txid: credit.txid, vout: credit.vout },
+            output: output(Amount::from_sat(credit.amount), owner.script_pubkey(Kind::P2wpkh)),
+            owner,
+            kind: Kind::P2wpkh,
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use bitcoin::{CompactTarget, Txid, Witness};
 use causeway_chainspec::{BitcoinHeight, ChainSpec};
 
 pub use evidence::{quote, stub_peg_transaction, terms};
-pub use faucet::{bury, credit, peg_spec, request_script};
+pub use faucet::{bury, credit, credit_each, fund, peg_spec, request_script};
 
 /// Regtest's target, which nothing ever changes.
 const BITS: u32 = 0x207f_ffff;

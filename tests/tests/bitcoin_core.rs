@@ -7,7 +7,7 @@ use causeway_consensus::assemble::seal;
 use causeway_consensus::parse_block;
 use causeway_tests::bitcoind::Bitcoind;
 use causeway_tests::chain::MemoryChain;
-use causeway_tests::history::funds;
+use causeway_tests::parent::fund;
 use causeway_tests::wallet::{Kind, Owner, output, spend};
 
 #[test]
@@ -22,7 +22,7 @@ fn bitcoin_core_knows_our_formats() {
 
     // A transaction in every kind of output.
     let mut chain = MemoryChain::new(spec.clone());
-    let coin = funds(&mut chain);
+    let (_, coin) = fund(&mut chain);
     let owner = Owner::new(7);
     let outputs = Kind::ALL.map(|kind| output(Amount::from_sat(10_000), owner.script_pubkey(kind)));
     let fee = coin.output.value - Amount::from_sat(10_000 * Kind::ALL.len() as u64);
@@ -32,7 +32,7 @@ fn bitcoin_core_knows_our_formats() {
     assert_eq!(decoded["hash"], transaction.compute_wtxid().to_string());
     assert_eq!(decoded["weight"], transaction.weight().to_wu());
 
-    // Our block of height 101 is valid here, and there only its parent is unknown.
+    // Our block is valid here, and there only its parent is unknown.
     let block = chain.next_block(fee, vec![transaction]);
     chain.accept(&block).expect("valid");
     assert_eq!(core.call("submitblock", &[&serialize_hex(&block)]), "prev-blk-not-found");

@@ -47,13 +47,13 @@ fn assert_kept(nodes: &Nodes, before: &BTreeMap<usize, (u32, String)>) {
 #[test]
 fn payments_are_final_at_every_node_and_kills_lose_nothing() {
     let _alone = alone();
-    let mut nodes = Nodes::create(spec(4, INTERVAL), 1);
+    let mut nodes = Nodes::create_with_bitcoin(spec(4, INTERVAL), 1);
     nodes.start_all();
-    nodes.wait_height(104);
+    let funds = nodes.fund();
 
     // A payment, handed in at the full node, and one that spends it before it is final.
     let owner = Owner::new(1);
-    let (first, coins) = split(&nodes.funds(), &owner, Kind::P2trKey, 10, FEE);
+    let (first, coins) = split(&funds, &owner, Kind::P2trKey, 10, FEE);
     let txid = nodes.submit(4, &first).unwrap();
     let (second, _) = split(&coins[0], &owner, Kind::P2trKey, 2, FEE);
     nodes.submit(4, &second).unwrap();

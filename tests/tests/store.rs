@@ -17,7 +17,8 @@ use causeway_consensus::{
     ChainView, Coin, LtHash, NotReady, ResolveError, StateFault, Tip, Tx, check_block, parse_block, resolve,
 };
 use causeway_tests::chain::MemoryChain;
-use causeway_tests::history::{History, funds};
+use causeway_tests::history::History;
+use causeway_tests::parent::fund;
 use causeway_tests::replay::{connect, describe, open_store, open_store_with, replay, workers, write_blocks};
 use causeway_tests::wallet::spend;
 use rocksdb::{DB, IteratorMode, Options};
@@ -143,8 +144,9 @@ impl ChainView for Moving<'_> {
 #[test]
 fn a_block_that_is_committed_while_it_is_resolved_is_not_invalid() {
     let spec = ChainSpec::built_in("devnet").expect("built in");
-    let (mut before, mut after) = (MemoryChain::new(spec.clone()), MemoryChain::new(spec.clone()));
-    let coin = funds(&mut before);
+    let mut before = MemoryChain::new(spec.clone());
+    let (_, coin) = fund(&mut before);
+    let mut after = before.clone();
     let payment = spend(std::slice::from_ref(&coin), vec![coin.output.clone()]);
     let block = before.next_block(Amount::ZERO, vec![payment]);
     after.accept(&block).expect("valid");

@@ -2,7 +2,7 @@
 
 use bitcoin::secp256k1::{Keypair, Message, SECP256K1};
 use bitcoin::transaction::Version;
-use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Witness};
+use bitcoin::{Amount, Block, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Witness};
 use causeway_chainspec::{BitcoinHeight, ChainSpec, Height, SatPerKvb, devnet, reserve_script};
 use causeway_consensus::peg::PegNetwork;
 use causeway_consensus::peg::PegState;
@@ -57,12 +57,13 @@ impl ParentChain {
         }
     }
 
-    /// Adds a block to the chain that carries the headers up to this chain's tip.
-    pub fn follow(&self, chain: &mut MemoryChain) {
+    /// Adds a block to the chain that carries the headers up to this chain's tip, and returns it.
+    pub fn follow(&self, chain: &mut MemoryChain) -> Block {
         let time = chain.next_context().time;
         let headers = self.run_towards(chain.peg().headers(), time);
         let block = chain.next_block_with(Candidates { headers, ..Candidates::default() }, Amount::ZERO, Vec::new());
         chain.accept(&block).expect("a block with headers is valid");
+        block
     }
 }
 

@@ -1,12 +1,9 @@
 //! What a transaction spends: coins that exist, are mature, are worth enough, and are signed for.
 
-use bitcoin::secp256k1::{Message, Secp256k1};
-use bitcoin::sighash::{EcdsaSighashType, SighashCache};
-use bitcoin::{Amount, OutPoint, PublicKey, ScriptBuf, Transaction, TxOut, Witness};
-use causeway_chainspec::{Height, devnet as keys};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut, Witness};
+use causeway_chainspec::Height;
 use causeway_consensus::connect::COINBASE_MATURITY;
-use causeway_consensus::{ChainView, InvalidTransaction};
-use causeway_tests::chain::MemoryChain;
+use causeway_consensus::{ChainView, Coin, InvalidTransaction};
 use causeway_tests::draft::{
     COIN_VALUE, ballast, devnet, edited, free_coin, free_output, move_coins, outpoint, put_coin, transaction,
 };
@@ -59,54 +56,36 @@ pub(crate) fn immature_coinbase() {
     let paying = transaction(&[coin], vec![free_output(Amount::ZERO)]);
     let block = chain.next_block(COIN_VALUE, vec![paying]);
     chain.accept(&block).expect("valid");
-    let outpoint = OutPoint { txid: block.txdata[0].compute_txid(), vout: 0 };
-    let spender = move_coins(&[outpoint]);
-    let immature =
-        |created| InvalidTransaction::ImmatureCoinbase { outpoint, created: Height(created), needs: COINBASE_MATURITY };
+    let fees = OutPoint { txid: block.txdata[0].compute_txid(), vout: 0 };
+    let spender = move_coins(&[fees]);
+    let immature = |outpoint, created| InvalidTransaction::ImmatureCoinbase {
+        outpoint,
+        created: Height(created),
+        needs: COINBASE_MATURITY,
+    };
 
-    refused_for(&chain, &chain.next_block(Amount::ZERO, vec![spender.clone()]), 1, immature(101));
+    refused_for(&chain, &chain.next_block(Amount::ZERO, vec![spender.clone()]), 1, immature(fees, 101));
     chain.grow(98);
     assert_eq!(chain.tip().height(), Height(199));
-    refused_for(&chain, &chain.next_block(Amount::ZERO, vec![spender.clone()]), 1, immature(101));
+    refused_for(&chain, &chain.next_block(Amount::ZERO, vec![spender.clone()]), 1, immature(fees, 101));
     chain.grow(1);
     accepted(&chain, &chain.next_block(Amount::ZERO, vec![spender]));
 
     // In the coinbase's own block it cannot be named: the coinbase commits to the spender's id.
 
-    // The devnet's allocation, created by the coinbase of block 1: with 99 blocks on top it would not do.
-    let chain = devnet();
-    let (outpoint, output) = allocation(&chain);
-    accepted(&chain, &chain.next_block(Amount::ZERO, vec![spend_allocation(outpoint, &output)]));
-    let mut chain = devnet();
-    chain.coins_mut().get_mut(&outpoint).expect("the allocation").height = Height(2);
-    let immature = InvalidTransaction::ImmatureCoinbase { outpoint, created: Height(2), needs: COINBASE_MATURITY };
-    let block = chain.next_block(Amount::ZERO, vec![spend_allocation(outpoint, &output)]);
-    refused_for(&chain, &block, 1, immature);
-}
-
-/// The coin of devnet's allocation in block 1.
-fn allocation(chain: &MemoryChain) -> (OutPoint, TxOut) {
-    let block = chain.spec.derived_block(Height(1)).expect("derived");
-    let allocation = &chain.spec.allocations()[0];
-    let (vout, output) = (0..)
-        .zip(&block.txdata[0].output)
-        .find(|(_, output)| output.script_pubkey == allocation.script_pubkey)
-        .expect("block 1 creates the allocation");
-    (OutPoint { txid: block.txdata[0].compute_txid(), vout }, output.clone())
-}
-
-/// Spends the allocation with the key that everyone knows.
-fn spend_allocation(outpoint: OutPoint, output: &TxOut) -> Transaction {
-    let secp = Secp256k1::new();
-    let secret = keys::secret_key(keys::FUNDS, 0);
-    let mut spender = transaction(&[outpoint], vec![free_output(output.value)]);
-    let hash = SighashCache::new(&spender)
-        .p2wpkh_signature_hash(0, &output.script_pubkey, output.value, EcdsaSighashType::All)
-        .expect("input 0 is there");
-    let signature = bitcoin::ecdsa::Signature::sighash_all(secp.sign_ecdsa(&Message::from(hash), &secret));
-    let key = PublicKey::new(secret.public_key(&secp));
-    spender.input[0].witness = Witness::p2wpkh(&signature, &key.inner);
-    spender
+    // A coinbase of block 1 is mature at once: with 99 blocks on top it would not do.
+    for created in [1, 2] {
+        let mut chain = devnet();
+        let coin = Coin { output: free_output(COIN_VALUE), height: Height(created), coinbase: true };
+        let outpoint = outpoint(created);
+        chain.coins_mut().insert(outpoint, coin);
+        let block = chain.next_block(Amount::ZERO, vec![move_coins(&[outpoint])]);
+        if created == 1 {
+            accepted(&chain, &block);
+        } else {
+            refused_for(&chain, &block, 1, immature(outpoint, created));
+        }
+    }
 }
 
 /// Coins beyond the supply, which no block creates, are put in.

@@ -26,7 +26,7 @@ fn the_tip_and_the_blocks_below_it() {
     }
     let tip = site.store.tip();
     let height = site.get("/blocks/tip/height");
-    assert_eq!((height.status, height.text(), height.keep()), (200, "113", "no-store"));
+    assert_eq!((height.status, height.text(), height.keep()), (200, "114", "no-store"));
     assert_eq!(height.headers["content-type"], "text/plain");
     let hash = site.get("/blocks/tip/hash");
     assert_eq!((hash.status, hash.text()), (200, tip.hash().to_string().as_str()));
@@ -37,7 +37,7 @@ fn the_tip_and_the_blocks_below_it() {
     let heights = |blocks: &Value| -> Vec<u64> {
         blocks.as_array().unwrap().iter().map(|block| block["height"].as_u64().unwrap()).collect()
     };
-    assert_eq!(heights(&newest), (104..=113).rev().collect::<Vec<_>>());
+    assert_eq!(heights(&newest), (105..=114).rev().collect::<Vec<_>>());
     for path in ["/blocks/", "/blocks/abc", "/blocks/-1", "/blocks/99999999999999999999", "/api/blocks", "/api/blocks/"]
     {
         assert_eq!(site.get(path).json(), newest, "{path}");
@@ -45,7 +45,7 @@ fn the_tip_and_the_blocks_below_it() {
     assert_eq!(heights(&site.get("/blocks/3").json()), [3, 2, 1, 0]);
     assert_eq!(heights(&site.get("/blocks/9").json()).len(), 10);
     assert_eq!(heights(&site.get("/blocks/0").json()), [0]);
-    for path in ["/blocks/114", "/blocks/4294967296"] {
+    for path in ["/blocks/115", "/blocks/4294967296"] {
         let above = site.get(path);
         assert_eq!((above.status, above.text(), above.keep()), (404, "Block not found", "no-store"));
     }
@@ -55,7 +55,7 @@ fn the_tip_and_the_blocks_below_it() {
 fn every_fact_of_a_block() {
     let mut site = Site::new();
     let hash = site.commit(payments(site.coin(0), 3));
-    let block = site.blocks[1].clone();
+    let block = site.blocks[2].clone();
     let above = site.commit(vec![]);
     let path = format!("/block/{hash}");
 
@@ -68,10 +68,10 @@ fn every_fact_of_a_block() {
         facts
     };
     let mut times: Vec<u32> =
-        (92..=102).map(|height| site.store.header(Height(height)).unwrap().unwrap().time).collect();
+        (93..=103).map(|height| site.store.header(Height(height)).unwrap().unwrap().time).collect();
     times.sort_unstable();
     let expected = json!({
-        "id": hash.to_string(), "height": 102, "version": 0x2000_0000, "timestamp": block.header.time, "tx_count": 4,
+        "id": hash.to_string(), "height": 103, "version": 0x2000_0000, "timestamp": block.header.time, "tx_count": 4,
         "size": block.total_size(), "weight": block.weight().to_wu(), "merkle_root": block.header.merkle_root.to_string(),
         "previousblockhash": block.header.prev_blockhash.to_string(), "mediantime": times[5],
         "nonce": block.header.nonce, "bits": 0x207f_ffff,
@@ -93,15 +93,15 @@ fn every_fact_of_a_block() {
     let txids: Vec<String> = block.txdata.iter().map(|tx| tx.compute_txid().to_string()).collect();
     assert_eq!(site.get(&format!("{path}/txids")).json(), json!(txids));
     assert_eq!(site.get(&format!("{path}/txid/2")).text(), txids[2]);
-    assert_eq!(site.get("/block-height/102").text(), hash.to_string());
+    assert_eq!(site.get("/block-height/103").text(), hash.to_string());
     assert_eq!(site.get("/block-height/0").text(), genesis.block_hash().to_string());
 
     let status = |hash: String| site.get(&format!("/block/{hash}/status"));
     let seen = status(hash.to_string());
-    assert_eq!(seen.json(), json!({"in_best_chain": true, "height": 102, "next_best": above.to_string()}));
+    assert_eq!(seen.json(), json!({"in_best_chain": true, "height": 103, "next_best": above.to_string()}));
     assert_eq!(seen.keep(), FINAL);
     let seen = status(above.to_string());
-    assert_eq!(seen.json(), json!({"in_best_chain": true, "height": 103, "next_best": null}));
+    assert_eq!(seen.json(), json!({"in_best_chain": true, "height": 104, "next_best": null}));
     assert_eq!(seen.keep(), "no-store");
     let seen = status("ab".repeat(32));
     assert_eq!(seen.json(), json!({"in_best_chain": false, "height": null, "next_best": null}));
@@ -113,7 +113,7 @@ fn what_is_not_there_and_what_is_no_question() {
     let unknown = "ab".repeat(32);
     let tip = site.store.tip().hash();
     let cases = [
-        (404, "Block not found", "/block-height/102".to_owned()),
+        (404, "Block not found", "/block-height/103".to_owned()),
         (404, "Block not found", "/block-height/18446744073709551615".to_owned()),
         (400, "Invalid number", "/block-height/18446744073709551616".to_owned()),
         (400, "Invalid number", "/block-height/-1".to_owned()),
@@ -212,7 +212,7 @@ fn a_transaction_can_be_rebuilt_from_its_answer() {
     let redeem_push = <&bitcoin::script::PushBytes>::try_from(redeem_script.as_bytes()).unwrap().to_owned();
     spends_nested.input[0].script_sig = Builder::new().push_slice(redeem_push).into_script();
     let hash = site.commit(vec![odd.clone(), spends_nested.clone()]);
-    let time = site.blocks[1].header.time;
+    let time = site.blocks[2].header.time;
 
     let whole = site.get(&format!("/tx/{}", odd.compute_txid()));
     assert_eq!(whole.keep(), FINAL);
@@ -225,7 +225,7 @@ fn a_transaction_can_be_rebuilt_from_its_answer() {
         (Some(odd.total_size() as u64), Some(odd.weight().to_wu()))
     );
     let status = json!({
-        "confirmed": true, "block_height": 102, "block_hash": hash.to_string(), "block_time": time
+        "confirmed": true, "block_height": 103, "block_hash": hash.to_string(), "block_time": time
     });
     assert_eq!(json["status"], status);
     for ((name, script, sat), vout) in forms.iter().zip(json["vout"].as_array().unwrap()) {
@@ -250,7 +250,7 @@ fn a_transaction_can_be_rebuilt_from_its_answer() {
     assert_eq!(vin["inner_witnessscript_asm"], "OP_PUSHNUM_1");
     assert_eq!(vin["prevout"]["scriptpubkey_type"], "p2sh");
 
-    for (index, transaction) in site.blocks[1].txdata.iter().enumerate() {
+    for (index, transaction) in site.blocks[2].txdata.iter().enumerate() {
         let txid = transaction.compute_txid();
         assert_eq!(rebuild(&site.get(&format!("/tx/{txid}")).json()), *transaction);
         assert_eq!(site.get(&format!("/tx/{txid}/hex")).text(), serialize_hex(transaction));
@@ -263,8 +263,11 @@ fn a_transaction_can_be_rebuilt_from_its_answer() {
     assert_eq!((&vin["prevout"], &coinbase["fee"]), (&Value::Null, &json!(0)));
     assert!(vin.as_object().unwrap().contains_key("prevout"));
     // Block 1's coinbase, which is derived, is known as well.
-    let allocation = spec().derived_block(Height(1)).unwrap().txdata[0].clone();
-    assert_eq!(rebuild(&site.get(&format!("/tx/{}", allocation.compute_txid())).json()), allocation);
+    let first = spec().derived_block(Height(1)).unwrap().txdata[0].clone();
+    assert_eq!(rebuild(&site.get(&format!("/tx/{}", first.compute_txid())).json()), first);
+    // And a peg transaction, with its evidence.
+    let peg = site.blocks[1].txdata[1].clone();
+    assert_eq!(rebuild(&site.get(&format!("/tx/{}", peg.compute_txid())).json()), peg);
 }
 
 #[test]
@@ -275,7 +278,7 @@ fn the_transactions_of_a_block_come_in_pages() {
         transactions.extend(payments(site.coin(coin), 2));
     }
     let hash = site.commit(transactions);
-    let block = &site.blocks[1];
+    let block = &site.blocks[2];
     let mut seen = Vec::new();
     for start in (0..block.txdata.len()).step_by(25) {
         let page = site.get(&format!("/block/{hash}/txs/{start}")).json();
@@ -331,7 +334,7 @@ fn without_the_index_it_says_so() {
     let mut site = Site::with(Times::default(), false);
     let waiting = pay(&[site.coin(0)], &[COIN - 1_000]);
     let hash = site.commit(payments(site.coin(1), 1));
-    let txid = site.blocks[1].txdata[1].compute_txid();
+    let txid = site.blocks[2].txdata[1].compute_txid();
     let paths = [
         format!("/tx/{txid}"),
         format!("/tx/{txid}/status"),

@@ -19,7 +19,7 @@ use crate::rest::{Config, RestError};
 fn the_node_and_its_peers() {
     let site = Site::new();
     let health = site.get("/health");
-    assert_eq!(health.json(), json!({"status": "ok", "height": 101, "peers": 0, "syncing": false}));
+    assert_eq!(health.json(), json!({"status": "ok", "height": 102, "peers": 0, "syncing": false}));
     assert_eq!(health.keep(), "no-store");
     let peer = PeerId::random();
     {
@@ -27,7 +27,7 @@ fn the_node_and_its_peers() {
         node.sync_target = Some(Height(500));
         node.peers = vec![PeerStatus { peer, height: None, score: 90 }];
     }
-    assert_eq!(site.get("/health").json(), json!({"status": "ok", "height": 101, "peers": 1, "syncing": true}));
+    assert_eq!(site.get("/health").json(), json!({"status": "ok", "height": 102, "peers": 1, "syncing": true}));
     let status = site.get("/v1/status").json();
     let tip = site.store.tip();
     let expected = [
@@ -35,7 +35,7 @@ fn the_node_and_its_peers() {
         ("chain_id", json!(spec().chain_id().block_hash().to_string())),
         ("identity", json!("regtest")),
         ("version", json!(env!("CARGO_PKG_VERSION"))),
-        ("height", json!(101)),
+        ("height", json!(102)),
         ("hash", json!(tip.hash().to_string())),
         ("time", json!(tip.time())),
         ("round", json!(2)),
@@ -90,7 +90,7 @@ fn the_validators_and_what_they_signed() {
     assert_eq!(validators, json!(expected));
 
     let hash = site.commit(vec![]);
-    let certificate = certificate(Height(102), hash);
+    let certificate = certificate(Height(103), hash);
     let signatures: Vec<Value> = certificate
         .signatures()
         .map(|(place, signature)| {
@@ -100,10 +100,10 @@ fn the_validators_and_what_they_signed() {
         .collect();
     assert_eq!(signatures.len(), 3);
     let expected = json!({
-        "height": 102, "round": 1, "block": hash.to_string(), "signatures": signatures,
+        "height": 103, "round": 1, "block": hash.to_string(), "signatures": signatures,
         "raw": certificate.encode().to_lower_hex_string(),
     });
-    for block in ["102".to_owned(), hash.to_string()] {
+    for block in ["103".to_owned(), hash.to_string()] {
         let seen = site.get(&format!("/v1/finality/{block}"));
         assert_eq!(seen.json(), expected);
         assert!(seen.keep().starts_with("public"));
@@ -112,7 +112,7 @@ fn the_validators_and_what_they_signed() {
     assert_eq!((derived.status, derived.text()), (404, "Block has no certificate: it follows from the chainspec"));
     let unknown = bitcoin::BlockHash::from_byte_array([7; 32]);
     for (block, status, text) in [
-        ("103".to_owned(), 404, "Block not found"),
+        ("104".to_owned(), 404, "Block not found"),
         (unknown.to_string(), 404, "Block not found"),
         ("x".to_owned(), 400, "Invalid number"),
         ("z".repeat(64), 400, "Invalid hex string"),
@@ -133,7 +133,7 @@ fn a_node_that_stops_says_so_and_the_chain_can_still_be_read() {
         assert_eq!((seen.status, seen.text()), (503, "the node is stopping"));
         assert_eq!(seen.headers["retry-after"], "1");
     }
-    assert_eq!(site.get("/blocks/tip/height").text(), "101");
+    assert_eq!(site.get("/blocks/tip/height").text(), "102");
     assert_eq!(site.get(&format!("/tx/{}", site.coin(0).txid)).status, 200);
 }
 

@@ -4,17 +4,22 @@ use std::sync::{Arc, Mutex};
 
 use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Txid};
 use causeway_chainspec::{BitcoinHeight, Height};
+use causeway_consensus::ChainView;
 use causeway_consensus::peg::proof::InclusionProof;
 use causeway_consensus::peg::script::{DepositTerms, EpochScripts};
 use serde_json::json;
 
-use super::site::{Site, spec};
+use super::site::{COIN, COINS, Site, spec};
 use crate::rest::peg::{BitcoinSource, SourceStanding};
 use crate::rest::server::Times;
+use crate::testing::deposit_fee;
 
 const DESTINATION: &str = "bcrt1qwhut48lywz7dlwyenq2fnlztc8eq88qq36sr3y";
 const REFUND_KEY: &str = "5440fc2041285d35ce5d70ab960ddaef1985ed413d82e14e35c0ccc84e1f4e38";
 const DEPOSIT: &str = "1111111111111111111111111111111111111111111111111111111111111111:0";
+
+/// The last block of Bitcoin that the chain knows.
+const SEEN: BitcoinHeight = BitcoinHeight(3);
 
 /// A Bitcoin node that says what it is told to say.
 struct Fake {
@@ -24,7 +29,7 @@ struct Fake {
 
 impl Fake {
     fn new() -> Arc<Self> {
-        let tip = (BitcoinHeight(0), spec().bitcoin().header().block_hash());
+        let tip = (SEEN, spec().bitcoin().header().block_hash());
         let standing = SourceStanding { reliable: true, words: "it is followed".to_owned(), tip };
         Arc::new(Self { standing: Mutex::new(standing), registered: Mutex::default() })
     }
@@ -42,7 +47,7 @@ impl BitcoinSource for Fake {
     }
 
     fn deposit(&self, outpoint: &OutPoint) -> Option<(BitcoinHeight, Amount)> {
-        (outpoint.to_string() == DEPOSIT).then_some((BitcoinHeight(0), Amount::from_sat(70_000)))
+        (outpoint.to_string() == DEPOSIT).then_some((SEEN, Amount::from_sat(70_000)))
     }
 
     fn confirmed(&self, _: &Txid) -> Option<BitcoinHeight> {
@@ -90,7 +95,7 @@ fn no_address_is_handed_out_that_nobody_would_watch() {
     let (site, fake) = site();
     site.node.node().sync_target = Some(Height(500));
     let refused = site.post("/v1/peg-in/address", address_request());
-    assert_eq!((refused.status, refused.text().contains("101 of 500")), (503, true), "{}", refused.text());
+    assert_eq!((refused.status, refused.text().contains("102 of 500")), (503, true), "{}", refused.text());
     site.node.node().sync_target = None;
 
     fake.standing.lock().unwrap().reliable = false;
@@ -155,7 +160,12 @@ fn the_federation_and_its_accounts() {
     assert_eq!(federation["epochs"][0]["members"].as_array().unwrap().len(), spec().federation().members().len());
     assert_eq!(federation["epochs"][0]["threshold"], spec().federation().threshold());
     let reserves = site.get("/v1/reserves").json();
-    for name in ["locked", "owed", "waiting", "in_flight", "fee_pot", "deficit", "charges", "difference"] {
+    let fee = deposit_fee(site.store.tip().peg()).to_sat();
+    let coins = u64::from(COINS);
+    for (name, value) in [("locked", COIN + fee), ("owed", COIN), ("circulating", COIN), ("fee_pot", fee)] {
+        assert_eq!(reserves[name], coins * value, "{name}");
+    }
+    for name in ["waiting", "in_flight", "deficit", "charges", "difference"] {
         assert_eq!(reserves[name], 0, "{name}");
     }
     assert_eq!(site.get("/v1/batches?state=open").json()["batches"], json!([]));

@@ -5,16 +5,13 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bitcoin::consensus::serialize;
-use bitcoin::hashes::Hash;
-use bitcoin::secp256k1::{Message, SECP256K1};
-use bitcoin::sighash::{EcdsaSighashType, SighashCache};
-use bitcoin::{
-    Amount, Block, BlockHash, CompressedPublicKey, OutPoint, PrivateKey, ScriptBuf, Transaction, TxOut, Txid,
-};
-use causeway_chainspec::{BitcoinHeight, ChainSpec, Height, devnet};
+use bitcoin::{Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
+use causeway_chainspec::{BitcoinHeight, ChainSpec, Height};
 use causeway_consensus::assemble::assemble_block;
 use causeway_consensus::bft::{CommitCertificate, Equivocation, Signature, ValidatorSet};
+use causeway_consensus::peg::PegContext;
 use causeway_consensus::peg::evidence::PegIn;
+use causeway_consensus::peg::propose::propose;
 use causeway_consensus::state::{CoinFlush, Store, StoreOptions};
 use causeway_consensus::{
     ChainView, ConnectedBlock, ScriptCache, Workers, check_block, connect_block, parse_block, resolve,
@@ -31,9 +28,9 @@ use crate::rest::peg::Source;
 use crate::rest::server::Times;
 use crate::rest::{Config, Connection, Live, Parts, RestError, serve, serve_within};
 use crate::shell::Stopped;
-use crate::testing::{START_S, first_output, free_output, free_script, pay};
+use crate::testing::{START_S, deposits, first_output, free_output, free_script, pay};
 
-/// What block 101 splits the devnet's funds into.
+/// How many coins block 102 credits.
 pub(super) const COINS: u32 = 40;
 
 /// What each is worth.
@@ -178,7 +175,8 @@ pub(super) fn spec() -> ChainSpec {
 }
 
 impl Site {
-    /// A server over the derived blocks, a block 101 that makes [`COINS`] free coins, and nothing else.
+    /// A server over the derived blocks, a block 101 with Bitcoin's headers, a block 102 that credits [`COINS`] free coins,
+    /// and nothing else.
     pub(super) fn new() -> Self {
         Self::with(Times::default(), true)
     }
@@ -222,8 +220,14 @@ impl Site {
         let (address, server) = runtime.block_on(serve_within(times, config, parts, shutdown)).unwrap();
         let server = Some(runtime.spawn(server));
         let mut site = Self { address, store, node, blocks: vec![], runtime, stop: Some(stop), server, _home: home };
-        let split = split_funds();
-        site.commit(vec![split]);
+        let tip = site.store.tip();
+        for candidates in deposits(tip.peg(), tip.time(), &vec![free_output(COIN); COINS as usize]) {
+            let tip = site.store.tip();
+            let context = PegContext { height: tip.height().next().unwrap(), time: tip.time() + 1 };
+            let peg = propose(tip.peg(), context, candidates).unwrap();
+            let connected = site.commit_block(Amount::ZERO, vec![peg]);
+            site.node.node().pool.connected(connected.block(), connected.tip(), START_S);
+        }
         site
     }
 
@@ -236,8 +240,12 @@ impl Site {
 
     /// The same, and the mempool does not know of it yet.
     pub(super) fn commit_unnoticed(&mut self, transactions: Vec<Transaction>) -> ConnectedBlock {
-        let tip = self.store.tip();
         let fees = Amount::from_sat(1_000) * transactions.len() as u64;
+        self.commit_block(fees, transactions)
+    }
+
+    fn commit_block(&mut self, fees: Amount, transactions: Vec<Transaction>) -> ConnectedBlock {
+        let tip = self.store.tip();
         let block = assemble_block(&tip, tip.time() + 1, fees, free_script(), transactions);
         let checked = check_block(parse_block(serialize(&block)).unwrap(), spec().params()).unwrap();
         let connected = connect_block(resolve(checked, &*self.store).unwrap(), &workers(), None).unwrap();
@@ -247,9 +255,9 @@ impl Site {
         connected
     }
 
-    /// A free coin of block 101.
-    pub(super) fn coin(&self, vout: u32) -> OutPoint {
-        OutPoint { txid: self.blocks[0].txdata[1].compute_txid(), vout }
+    /// A free coin of block 102, by its number below [`COINS`].
+    pub(super) fn coin(&self, number: u32) -> OutPoint {
+        OutPoint { txid: self.blocks[1].txdata[1].compute_txid(), vout: 1 + number }
     }
 
     pub(super) fn url(&self, path: &str) -> String {
@@ -304,26 +312,6 @@ pub(super) fn certificate(height: Height, block: BlockHash) -> CommitCertificate
     let signatures: Vec<_> =
         set.members().iter().take(3).map(|member| (member.address(), Signature([7; 64]))).collect();
     CommitCertificate::new(&set, height, 1, block, signatures).unwrap()
-}
-
-/// The payment of the devnet's funds to [`COINS`] free coins, and the rest to the last output.
-fn split_funds() -> Transaction {
-    let key = PrivateKey::new(devnet::secret_key(devnet::FUNDS, 0), bitcoin::Network::Regtest);
-    let public = CompressedPublicKey::from_private_key(SECP256K1, &key).unwrap();
-    let script = ScriptBuf::new_p2wpkh(&public.wpubkey_hash());
-    let coinbase = spec().derived_block(Height(1)).unwrap().txdata.remove(0);
-    let funds = coinbase.output.iter().position(|output| output.script_pubkey == script).unwrap();
-    let value = coinbase.output[funds].value;
-    let outpoint = OutPoint { txid: coinbase.compute_txid(), vout: funds.try_into().unwrap() };
-    let mut transaction = pay(&[outpoint], &vec![COIN; COINS as usize]);
-    let rest = value.to_sat() - u64::from(COINS) * COIN - 1_000;
-    transaction.output.push(free_output(rest));
-    let mut cache = SighashCache::new(&transaction);
-    let hash = cache.p2wpkh_signature_hash(0, &script, value, EcdsaSighashType::All).unwrap();
-    let signature = SECP256K1.sign_ecdsa(&Message::from_digest(hash.to_byte_array()), &key.inner);
-    let signature = bitcoin::ecdsa::Signature { signature, sighash_type: EcdsaSighashType::All };
-    transaction.input[0].witness = bitcoin::Witness::p2wpkh(&signature, &public.0);
-    transaction
 }
 
 /// A payment of a free coin to one output, for a fee of 1,000 sat.

@@ -74,7 +74,7 @@ struct Throughput {
 pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let cores = std::thread::available_parallelism()?.get();
     let (heights, payments, transactions) = if options.quick { (25, 5, 2_000) } else { (150, 20, 20_000) };
-    let mut nodes = Nodes::create(spec(4, INTERVAL_MS), 0);
+    let mut nodes = Nodes::create_with_bitcoin(spec(4, INTERVAL_MS), 0);
     nodes.start_all();
     nodes.wait_height(105);
 
@@ -190,11 +190,11 @@ fn cpu_seconds(nodes: &Nodes) -> Result<f64, Box<dyn std::error::Error>> {
     Ok(ticks as f64 / ticks_per_second as f64)
 }
 
-/// Makes at least this many final coins of an owner, and some more.
+/// Makes at least this many final coins of an owner, and some more, out of one deposit.
 fn fund(nodes: &mut Nodes, owner: &Owner, count: usize) -> Result<Vec<Spendable>, Box<dyn std::error::Error>> {
     let more = count + count / 4 + 2_000;
     let branches = u64::try_from(more)?.div_ceil(FAN_OUT);
-    let (root, coins) = split(&nodes.funds(), owner, Kind::P2trKey, branches, Amount::from_sat(100_000));
+    let (root, coins) = split(&nodes.fund(), owner, Kind::P2trKey, branches, Amount::from_sat(100_000));
     let txid = post(nodes, 0, &root)?;
     nodes.wait_final(txid);
     let mut all = Vec::new();
