@@ -36,7 +36,8 @@ pub struct ParentChain {
     places: HashMap<Txid, (u32, usize)>,
     /// The time of the next block, in seconds of Unix time; later if the median asks for it.
     pub clock: u32,
-    serial: u64,
+    /// Makes the next block or payment another one; chains that are to differ are given different ones.
+    pub serial: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -123,6 +124,14 @@ impl ParentChain {
         let value = outputs.iter().fold(Amount::ZERO, |sum, output| sum.checked_add(output.value).unwrap_or(sum));
         self.coins.insert(outpoint, TxOut { value, script_pubkey: ScriptBuf::new() });
         spending(&[outpoint], outputs)
+    }
+
+    /// Lets a payment that another chain made with [`ParentChain::pay`] be mined here too, unless it was.
+    pub fn endow(&mut self, payment: &Transaction) {
+        if self.place(&payment.compute_txid()).is_none() {
+            let money = TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new() };
+            self.coins.extend(payment.input.iter().map(|input| (input.previous_output, money.clone())));
+        }
     }
 
     /// Mines one block of these transactions, in this order, and returns its height.

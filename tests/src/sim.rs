@@ -12,6 +12,7 @@
 //! | `host`, `disk` | one machine: a node, its chain, what survives a crash |
 //! | `perform` | doing what a node says, in order, up to a crash |
 //! | `network` | links, gossip, requests |
+//! | `bitcoin` | Bitcoin under the peg: its blocks, and the node on each host |
 //! | `byzantine` | what dishonest validators say instead, and besides |
 //! | `check`, `watch` | the checks: everything that honest hosts say and commit passes here |
 //! | `purse` | transactions, and whether they get final |
@@ -21,6 +22,7 @@
 //!
 //! The same plan gives the same trace: there is one source of randomness, and no clock.
 
+mod bitcoin;
 mod bound;
 pub mod byzantine;
 mod check;

@@ -14,6 +14,7 @@ use causeway_node::machine::{Action, Event, GossipId, InboundId, Node, Now, Outb
 use causeway_node::wire::{FinalBlock, Topic};
 use libp2p::PeerId;
 
+use super::bitcoin::{BitcoinNode, Desk};
 use super::byzantine::Byzantine;
 use super::disk::Disk;
 use super::rng::Rng;
@@ -36,6 +37,7 @@ pub(super) struct Host {
     /// The same as bytes, from height 101 on.
     pub(super) blocks: Vec<FinalBlock>,
     pub(super) disk: Disk,
+    pub(super) bitcoin: BitcoinNode,
     /// The mempool as it was last written.
     pub(super) snapshot: Vec<u8>,
     pub(super) life: Option<Life>,
@@ -70,6 +72,7 @@ pub(super) struct Life {
     /// Requests without an answer.
     pub(super) asked: BTreeMap<OutboundId, usize>,
     pub(super) submitted: BTreeMap<SubmitId, bitcoin::Txid>,
+    pub(super) desk: Desk,
     /// Actions until the end.
     pub(super) budget: Option<u64>,
     names: u64,
@@ -131,6 +134,7 @@ impl Life {
             inbound: BTreeMap::new(),
             asked: BTreeMap::new(),
             submitted: BTreeMap::new(),
+            desk: Desk::default(),
             budget: None,
             names: 0,
         }

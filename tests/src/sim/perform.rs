@@ -8,7 +8,7 @@ use causeway_chainspec::Height;
 use causeway_consensus::bft::{CommitCertificate, HighWaterMark, LogEntry, Writing};
 use causeway_consensus::{ConnectedBlock, StateFault};
 use causeway_node::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
-use causeway_node::machine::peg::BitcoinAnswer;
+use causeway_node::machine::peg::BitcoinQuestion;
 use causeway_node::machine::{Action, Event, RelayVerdict, Report, Ticket};
 use causeway_node::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response, Topic};
 
@@ -22,7 +22,7 @@ pub(super) enum Job {
     Assemble(AssembleJob),
     Check(CheckJob),
     /// A question to the host's Bitcoin node.
-    AskBitcoin,
+    AskBitcoin(BitcoinQuestion),
 }
 
 impl World {
@@ -72,12 +72,11 @@ impl World {
                     self.replied(index, txid, &result);
                 }
             }
-            Action::AskBitcoin { ticket, .. } => {
+            Action::AskBitcoin { ticket, question } => {
                 let time = self.rng.between(Duration::from_micros(200), Duration::from_millis(5));
-                self.start_job(index, ticket, time, Job::AskBitcoin);
+                self.start_job(index, ticket, time, Job::AskBitcoin(question));
             }
-            // Nobody claims a deposit here.
-            Action::ClaimReply { .. } => {}
+            Action::ClaimReply { id, result } => self.claim_replied(index, id, &result),
             Action::Report(report) => self.report(index, report),
         }
     }
@@ -149,7 +148,10 @@ impl World {
             Job::Assemble(job) => {
                 job.run(params, &host.chain, workers, &life.scripts).map(|verdict| Event::Assembled { ticket, verdict })
             }
-            Job::AskBitcoin => Ok(Event::BitcoinJudged { ticket, answer: BitcoinAnswer::Absent }),
+            Job::AskBitcoin(question) => {
+                let answer = host.bitcoin.answer(&self.bitcoin, &question);
+                Ok(Event::BitcoinJudged { ticket, answer })
+            }
             Job::Check(job) => job.run(&host.chain).map(|results| Event::Checked { ticket, results }),
         };
         match event {
@@ -201,6 +203,7 @@ impl World {
         self.over |= self.watch.has_forked();
         if self.plan.is_honest(index) {
             self.purse.committed(self.now, connected.block());
+            self.peg_committed(connected);
         }
         if self.is_last(index) {
             return self.crash(index);

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
-use causeway_chainspec::{ChainSpec, devnet};
 use causeway_consensus::Block;
 use causeway_node::machine::{Event, SubmitId};
 use causeway_node::mempool::Reject;
@@ -41,15 +40,14 @@ struct Open {
 }
 
 impl Purse {
-    /// The devnet's first coin.
-    pub(super) fn new(spec: &ChainSpec) -> Self {
-        let owner = Owner::of_key(&devnet::secret_key(devnet::FUNDS, 0));
-        let script = owner.script_pubkey(Kind::P2wpkh);
-        let (_, coins) = causeway_consensus::Tip::after_derived_blocks(spec);
-        let found = coins.into_iter().find(|(_, coin)| coin.output.script_pubkey == script);
-        let (outpoint, coin) = found.expect("the devnet has an allocation to this key");
-        let coin = Spendable { outpoint, output: coin.output, owner, kind: Kind::P2wpkh };
-        Self { coins: vec![coin], open: BTreeMap::new(), last: BTreeSet::new(), closed: false, count: 0 }
+    /// One without money.
+    pub(super) fn new() -> Self {
+        Self { coins: Vec::new(), open: BTreeMap::new(), last: BTreeSet::new(), closed: false, count: 0 }
+    }
+
+    /// A deposit was credited.
+    pub(super) fn credit(&mut self, coin: Spendable) {
+        self.coins.push(coin);
     }
 
     /// Nothing new from here on.

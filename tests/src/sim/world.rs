@@ -16,6 +16,7 @@ use causeway_node::mempool::{Policy, snapshot};
 use causeway_node::wire::{FinalBlock, Topic};
 use libp2p::PeerId;
 
+use super::bitcoin::{Bitcoin, BitcoinNode};
 use super::byzantine::Byzantine;
 use super::check::{Check, Violation};
 use super::disk::Disk;
@@ -29,6 +30,7 @@ use super::schedule::Schedule;
 use super::tale;
 use super::watch::Watch;
 use crate::chain::MemoryChain;
+use crate::parent::peg_spec;
 
 /// How often links are looked after and dishonest hosts get to speak.
 const NETWORK_TICK: Duration = Duration::from_millis(100);
@@ -49,6 +51,7 @@ pub(super) enum What {
     Boot { host: usize },
     CrashAll,
     Regroup,
+    Desk { host: usize, life: u64 },
     Network,
     Purse,
 }
@@ -118,6 +121,7 @@ pub struct World {
     at_once: u32,
     pub(super) watch: Watch,
     pub(super) purse: Purse,
+    pub(super) bitcoin: Bitcoin,
     pub(super) stats: Stats,
     pub(super) over: bool,
     listener: Option<Listener>,
@@ -134,6 +138,10 @@ impl World {
         let spec = spec(&plan, &schedule);
         let workers = Arc::new(Workers::new(NonZeroUsize::MIN));
         let chain = || MemoryChain::with_workers(spec.clone(), Arc::clone(&workers));
+        let honest: BTreeSet<usize> = (0..plan.hosts()).filter(|host| plan.is_honest(*host)).collect();
+        let desks: Vec<usize> = honest.iter().copied().collect();
+        let reference = chain();
+        let bitcoin = Bitcoin::new(&spec, Arc::clone(reference.peg().network()), &desks);
         let hosts: Vec<Host> = (0..plan.hosts())
             .map(|index| Host {
                 peer: peer_id(index),
@@ -144,6 +152,7 @@ impl World {
                 chain: chain(),
                 blocks: Vec::new(),
                 disk: Disk::default(),
+                bitcoin: BitcoinNode::new(&bitcoin),
                 snapshot: Vec::new(),
                 life: None,
                 lives: 0,
@@ -152,10 +161,9 @@ impl World {
                 lost_log: false,
             })
             .collect();
-        let honest: BTreeSet<usize> = (0..plan.hosts()).filter(|host| plan.is_honest(*host)).collect();
-        let watch = Watch::new(plan.seed, spec.chain_id(), Arc::clone(&schedule), honest, chain());
+        let watch = Watch::new(plan.seed, spec.chain_id(), Arc::clone(&schedule), honest, reference);
         let links = Links::new(&plan, &mut rng);
-        let purse = Purse::new(&spec);
+        let purse = Purse::new();
         let mut world = Self {
             rng,
             spec,
@@ -170,6 +178,7 @@ impl World {
             at_once: 0,
             watch,
             purse,
+            bitcoin,
             stats: Stats::default(),
             over: false,
             listener: None,
@@ -340,6 +349,7 @@ impl World {
             What::Boot { host } => self.boot(host),
             What::CrashAll => self.crash_all(),
             What::Regroup => self.regroup(),
+            What::Desk { host, life } => self.look_at_desk(host, life),
             What::Network => {
                 self.set_clocks();
                 self.look_after_links();
@@ -395,6 +405,7 @@ impl World {
         host.life = Some(life);
         self.say(|| format!("{index:2} BOOT, life {number}, height {height}"));
         self.after(Duration::ZERO, What::Event { host: index, life: number, event: Box::new(Event::Tick) });
+        self.after(Duration::ZERO, What::Desk { host: index, life: number });
         self.look_after_links();
     }
 
@@ -549,10 +560,10 @@ fn chain_of(error: &dyn std::error::Error) -> String {
 
 /// The devnet with other validators and another interval.
 fn spec(plan: &Plan, schedule: &Schedule) -> ChainSpec {
-    let mut parts = ChainSpec::built_in("devnet").expect("built in").to_parts();
-    parts.validators = schedule.validators(Height(LAST_DERIVED_HEIGHT.to_u32() + 1));
-    parts.params.block_interval_ms = plan.interval_ms;
-    ChainSpec::new(parts).expect("it is the devnet but for that")
+    peg_spec(|parts| {
+        parts.validators = schedule.validators(Height(LAST_DERIVED_HEIGHT.to_u32() + 1));
+        parts.params.block_interval_ms = plan.interval_ms;
+    })
 }
 
 /// An identity multihash, short and in the order of the hosts.
