@@ -1,7 +1,7 @@
 //! The canonical encoding of a chainspec, and its hash.
 //!
 //! The hash is `tagged_hash("causeway/chainspec/v1", encoding)` as BIP340 defines tagged hashes. Integers are little
-//! endian, counts and lengths are `u32`, values of a fixed size stand bare, a name or script follows its length. Networks
+//! endian, counts and lengths are `u32`, values of a fixed size stand bare, a name follows its length. Networks
 //! are the four bytes of their P2P magic. In order:
 //!
 //! | field | encoding |
@@ -23,7 +23,6 @@
 //! | `bitcoin.header` | 80 bytes |
 //! | `bitcoin.chainwork` | 32 bytes, big endian |
 //! | `bitcoin.earlier_times` | count, then `u32` of each |
-//! | `allocation` | count, then length and bytes of the script and amount (`u64`) of each |
 
 use std::fmt;
 
@@ -76,7 +75,7 @@ pub fn tagged_hash(tag: &str, parts: &[&[u8]]) -> [u8; 32] {
 
 fn encode(parts: &ChainSpecParts) -> Vec<u8> {
     // Taken apart in full, so that a new field cannot be left out.
-    let ChainSpecParts { name, launch, genesis_time, validators, params, federation, bitcoin, allocations } = parts;
+    let ChainSpecParts { name, launch, genesis_time, validators, params, federation, bitcoin } = parts;
     let mut encoder = Encoder(Vec::new());
     encoder.sized(name.as_bytes());
     encoder.raw(&params.identity.magic().to_bytes());
@@ -117,12 +116,6 @@ fn encode(parts: &ChainSpecParts) -> Vec<u8> {
     encoder.count(bitcoin.earlier_times().len());
     for time in bitcoin.earlier_times() {
         encoder.u32(*time);
-    }
-
-    encoder.count(allocations.len());
-    for allocation in allocations {
-        encoder.sized(allocation.script_pubkey.as_bytes());
-        encoder.u64(allocation.amount.to_sat());
     }
     encoder.0
 }

@@ -1,6 +1,6 @@
 //! Blocks 0 to 100, which are a pure function of the chainspec (DESIGN section 2, PEG section 1).
 //!
-//! Block 0 is the identity's genesis block, byte for byte. Block 1 creates the reserve coin. The others are empty, so that
+//! Block 0 is the identity's genesis block, byte for byte. Block 1 creates the reserve coin, which holds the supply. The others are empty, so that
 //! the reserve coin is mature when consensus starts at height 101. No certificate belongs to any of them.
 
 use std::fmt;
@@ -19,7 +19,7 @@ use bitcoin::{
 
 use crate::canonical::ChainSpecHash;
 use crate::peg_out_address::reserve_script;
-use crate::spec::{Allocation, ChainSpecParts};
+use crate::spec::ChainSpecParts;
 use crate::units::Height;
 
 /// The last block that the chainspec fixes. Consensus decides those above.
@@ -94,28 +94,17 @@ pub(crate) fn derive(parts: &ChainSpecParts, hash: ChainSpecHash) -> Vec<Block> 
     let mut blocks = vec![genesis_block(parts.params.identity)];
     for height in 1..=LAST_DERIVED_HEIGHT.to_u32() {
         let parent = blocks[blocks.len() - 1].block_hash();
-        let coinbase = coinbase(height, parts, hash);
+        let coinbase = coinbase(height, hash);
         // genesis_time is at most 4,000,000,000.
         blocks.push(grind(parent, parts.genesis_time + (height - 1), coinbase));
     }
     blocks
 }
 
-/// What the reserve coin of block 1 holds. The allocations' total is below the supply.
-pub(crate) fn first_reserve(allocations: &[Allocation]) -> Amount {
-    SUPPLY - allocations.iter().map(|allocation| allocation.amount).sum()
-}
-
-fn coinbase(height: u32, parts: &ChainSpecParts, hash: ChainSpecHash) -> Transaction {
+fn coinbase(height: u32, hash: ChainSpecHash) -> Transaction {
     let mut output = Vec::new();
     if height == 1 {
-        output.push(TxOut { value: first_reserve(&parts.allocations), script_pubkey: reserve_script() });
-        output.extend(
-            parts
-                .allocations
-                .iter()
-                .map(|allocation| TxOut { value: allocation.amount, script_pubkey: allocation.script_pubkey.clone() }),
-        );
+        output.push(TxOut { value: SUPPLY, script_pubkey: reserve_script() });
     }
     output.push(TxOut {
         value: Amount::ZERO,

@@ -1,7 +1,7 @@
 //! The built-in network `devnet`: every node of it runs on one machine, and everyone knows every key.
 //!
 //! **Its keys are public by design.** Whoever reads this page can sign for every validator, every member, the recovery
-//! set and the first coins. Nothing on a devnet is worth anything, and no key of it may ever hold anything else.
+//! set and the funds. Nothing on a devnet is worth anything, and no key of it may ever hold anything else.
 
 use bitcoin::secp256k1::SecretKey;
 
@@ -19,7 +19,7 @@ pub const MEMBER: &str = "member";
 /// Role of the recovery keys, indices 0 to 2.
 pub const RECOVERY: &str = "recovery";
 
-/// Role of the key (index 0) whose P2WPKH output holds the allocation of block 1.
+/// Role of the key (index 0) whose P2WPKH address the first deposits are credited to.
 pub const FUNDS: &str = "funds";
 
 /// The secret key of a role on `devnet`, which **everyone knows**: `tagged_hash("causeway/devnet/v1", length of role

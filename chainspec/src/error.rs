@@ -144,9 +144,6 @@ pub enum ChainSpecError {
     /// The start of the Bitcoin chain breaks a rule.
     #[error(transparent)]
     Bitcoin(#[from] BitcoinStartError),
-    /// An allocation breaks a rule.
-    #[error(transparent)]
-    Allocation(#[from] AllocationError),
 }
 
 fn section_name(section: KeyPath) -> String {
@@ -407,69 +404,5 @@ pub enum BitcoinStartError {
         got: usize,
         /// Times needed: 10, or fewer where there are fewer blocks.
         count: u32,
-    },
-}
-
-/// Why an allocation is refused.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum AllocationError {
-    /// Coins that no bitcoin stands behind, where they might pass for coins that are backed.
-    #[error(
-        "{} creates coins that no bitcoin stands behind: allowed only where identity and bitcoin.network are regtest (here {identity} and {parent})",
-        key::ALLOCATION
-    )]
-    NotRegtest {
-        /// The identity.
-        identity: Network,
-        /// The Bitcoin network that the peg stands on.
-        parent: Network,
-    },
-    /// Too many allocations.
-    #[error("{} holds {got} entries, which may be at most {max}", key::ALLOCATION)]
-    Count {
-        /// Allocations given.
-        got: usize,
-        /// Most allocations allowed.
-        max: usize,
-    },
-    /// An output that only the peg may create.
-    #[error("{key} is of witness version 16, which only the peg may create")]
-    PegScript {
-        /// The script.
-        key: KeyPath,
-    },
-    /// An output that nobody can spend.
-    #[error("{key} is unspendable: it starts with OP_RETURN or another opcode that always fails")]
-    Unspendable {
-        /// The script.
-        key: KeyPath,
-    },
-    /// A script that is too long.
-    #[error("{key} has {got} bytes, which may be at most {max}")]
-    ScriptTooLong {
-        /// The script.
-        key: KeyPath,
-        /// Its length in bytes.
-        got: usize,
-        /// Greatest length allowed.
-        max: usize,
-    },
-    /// A script whose signature operations would count too much against block 1.
-    #[error("{key} has {got} signature operations, which may be at most {max}")]
-    TooManySigops {
-        /// The script.
-        key: KeyPath,
-        /// Signature operations as Bitcoin counts them in outputs.
-        got: usize,
-        /// Greatest number allowed.
-        max: usize,
-    },
-    /// Nothing would be left in the reserve.
-    #[error("{} adds up to {got_sat} sat, which must be less than the supply, {}", key::ALLOCATION, supply.to_sat())]
-    Total {
-        /// Sum of all amounts in satoshi.
-        got_sat: u128,
-        /// The supply.
-        supply: Amount,
     },
 }

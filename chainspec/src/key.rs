@@ -120,7 +120,6 @@ pub(crate) mod names {
         "federation",
         "peg",
         "bitcoin",
-        "allocation",
     ];
     pub(crate) const VALIDATOR: &[&str] = &["key", "power"];
     pub(crate) const FEDERATION: &[&str] = &[
@@ -159,7 +158,6 @@ pub(crate) mod names {
         "epoch_grace",
     ];
     pub(crate) const BITCOIN: &[&str] = &["network", "height", "header", "chainwork", "earlier_times"];
-    pub(crate) const ALLOCATION: &[&str] = &["script_pubkey", "amount"];
 
     /// Words that `identity` may be.
     pub(crate) const IDENTITIES: &[&str] = &["regtest", "signet"];
@@ -202,10 +200,6 @@ paths! {
     BITCOIN_CHAINWORK = "bitcoin" "chainwork";
     /// Times of the blocks before the starting header, oldest first.
     BITCOIN_EARLIER_TIMES = "bitcoin" "earlier_times";
-    /// Coins that block 1 creates (a stopgap of devnets).
-    ALLOCATION = "" "allocation";
-    /// Script pubkey of an allocation, in hex.
-    ALLOCATION_SCRIPT = "allocation" "script_pubkey";
 }
 
 macro_rules! numbers {
@@ -299,7 +293,4 @@ numbers! {
     BITCOIN_HEIGHT = "bitcoin" "height", "", 0, 10_000_000;
     /// One of the times of the blocks before the starting header.
     EARLIER_TIME = "bitcoin" "earlier_times", "seconds since 1970", 1, U32;
-
-    /// Amount of an allocation.
-    ALLOCATION_AMOUNT = "allocation" "amount", SAT, 546, SUPPLY_SAT;
 }

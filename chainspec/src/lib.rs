@@ -29,12 +29,12 @@ pub use derived::{
     commitment_script, target_bits,
 };
 pub use epoch::{BATCH_OVERHEAD_WEIGHT, Epoch, EpochParts, OUTPUT_WEIGHT, Timelocks};
-pub use error::{AllocationError, BitcoinStartError, ChainSpecError, EpochError, PegParamsError};
+pub use error::{BitcoinStartError, ChainSpecError, EpochError, PegParamsError};
 pub use key::{KeyPath, NumberKey};
 pub use params::Params;
 pub use peg_out_address::{
     PegOutAddressError, PegOutDestination, PegScript, PegScriptError, REQUEST_PREFIX, RESERVE_PROGRAM, reserve_script,
     to_bitcoin_address, to_causeway_address,
 };
-pub use spec::{Allocation, ChainSpec, ChainSpecParts, IDENTITIES, Validator};
+pub use spec::{ChainSpec, ChainSpecParts, IDENTITIES, Validator};
 pub use units::{BitcoinHeight, Height, SatPerKvb};

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use bitcoin::address::{Address, NetworkUnchecked};
 use bitcoin::block::Header;
 use bitcoin::constants::genesis_block;
-use bitcoin::opcodes::{Class, ClassifyContext};
 use bitcoin::secp256k1::XOnlyPublicKey;
-use bitcoin::{Amount, Block, Network, Script, ScriptBuf, WitnessVersion};
+use bitcoin::{Block, Network};
 
 use crate::bitcoin_start::BitcoinStart;
 use crate::canonical::ChainSpecHash;
-use crate::derived::{self, ChainId, SUPPLY};
+use crate::derived::{self, ChainId};
 use crate::devnet;
 use crate::epoch::{Epoch, first_duplicate};
-use crate::error::{AllocationError, ChainSpecError, EpochError};
+use crate::error::{ChainSpecError, EpochError};
 use crate::key;
 use crate::params::Params;
 use crate::peg_out_address::{PegOutAddressError, require_network, to_bitcoin_address, to_causeway_address};
@@ -27,12 +26,6 @@ pub const IDENTITIES: [Network; 2] = [Network::Regtest, Network::Signet];
 /// Most validators of a set.
 const VALIDATORS_MAX: usize = 256;
 
-/// Most allocations, and the longest script and most signature operations of one: block 1 stays within Bitcoin's
-/// limits of weight (1,000 x 4 x 531 = 2.1 million) and of sigop cost (1,000 x 4 x 20 = 80,000).
-const ALLOCATIONS_MAX: usize = 1_000;
-const ALLOCATION_SCRIPT_MAX: usize = 520;
-const ALLOCATION_SIGOPS_MAX: usize = 20;
-
 /// The built-in networks: name and file.
 const BUILT_IN: [(&str, &str); 1] = [("devnet", devnet::TOML)];
 
@@ -43,15 +36,6 @@ pub struct Validator {
     pub key: XOnlyPublicKey,
     /// Its voting power, at least 1. The sum over all is at most 2^60.
     pub power: u64,
-}
-
-/// A coin that block 1 creates: a stopgap of devnets, until their peg works. No bitcoin stands behind it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Allocation {
-    /// Script pubkey of the coin.
-    pub script_pubkey: ScriptBuf,
-    /// Its amount, at least 546 sat.
-    pub amount: Amount,
 }
 
 /// What a chainspec is made of. [`ChainSpec::new`] checks it.
@@ -71,8 +55,6 @@ pub struct ChainSpecParts {
     pub federation: Epoch,
     /// Where the chain's view of Bitcoin starts.
     pub bitcoin: BitcoinStart,
-    /// Coins that block 1 creates, in this order.
-    pub allocations: Vec<Allocation>,
 }
 
 /// A chainspec: everything that every node of one network must share.
@@ -104,7 +86,7 @@ impl ChainSpec {
     ///
     /// # Errors
     ///
-    /// The first rule that is broken. Validators and allocations are named by their position in `parts`.
+    /// The first rule that is broken. Validators are named by their position in `parts`.
     pub fn new(mut parts: ChainSpecParts) -> Result<ChainSpec, ChainSpecError> {
         check_name(&parts.name)?;
         check_identity(parts.params.identity)?;
@@ -114,7 +96,6 @@ impl ChainSpec {
             return Err(EpochError::NotFirst { got: parts.federation.number() }.into());
         }
         parts.params.check(&parts.federation)?;
-        check_allocations(&parts)?;
 
         parts.validators.sort_by_key(|validator| validator.key.serialize());
         let hash = ChainSpecHash::of(&parts);
@@ -222,16 +203,6 @@ impl ChainSpec {
         &self.parts.bitcoin
     }
 
-    /// The coins that block 1 creates beside the reserve; none on any network with a peg to real coins.
-    pub fn allocations(&self) -> &[Allocation] {
-        &self.parts.allocations
-    }
-
-    /// What the reserve coin of block 1 holds: the supply without the allocations.
-    pub fn first_reserve(&self) -> Amount {
-        derived::first_reserve(&self.parts.allocations)
-    }
-
     /// The address to pay on this chain so that the peg pays `bitcoin`.
     ///
     /// # Errors
@@ -298,47 +269,6 @@ fn check_validators(validators: &[Validator]) -> Result<(), ChainSpecError> {
             key: key::VALIDATOR_KEY.of_entry(second),
             first: key::VALIDATOR_KEY.of_entry(first),
         });
-    }
-    Ok(())
-}
-
-fn check_allocations(parts: &ChainSpecParts) -> Result<(), ChainSpecError> {
-    let (identity, parent) = (parts.params.identity, parts.bitcoin.network());
-    if parts.allocations.is_empty() {
-        return Ok(());
-    }
-    if identity != Network::Regtest || parent != Network::Regtest {
-        return Err(AllocationError::NotRegtest { identity, parent }.into());
-    }
-    if parts.allocations.len() > ALLOCATIONS_MAX {
-        return Err(AllocationError::Count { got: parts.allocations.len(), max: ALLOCATIONS_MAX }.into());
-    }
-    for (index, allocation) in parts.allocations.iter().enumerate() {
-        check_allocation_script(index, &allocation.script_pubkey)?;
-        key::ALLOCATION_AMOUNT.of_entry(index).check(allocation.amount.to_sat())?;
-    }
-    let total: u128 = parts.allocations.iter().map(|allocation| u128::from(allocation.amount.to_sat())).sum();
-    if total >= u128::from(SUPPLY.to_sat()) {
-        return Err(AllocationError::Total { got_sat: total, supply: SUPPLY }.into());
-    }
-    Ok(())
-}
-
-fn check_allocation_script(index: usize, script: &Script) -> Result<(), AllocationError> {
-    let key = key::ALLOCATION_SCRIPT.of_entry(index);
-    if script.witness_version() == Some(WitnessVersion::V16) {
-        return Err(AllocationError::PegScript { key });
-    }
-    let always_fails = |class| matches!(class, Class::ReturnOp | Class::IllegalOp);
-    if script.first_opcode().is_some_and(|opcode| always_fails(opcode.classify(ClassifyContext::Legacy))) {
-        return Err(AllocationError::Unspendable { key });
-    }
-    if script.len() > ALLOCATION_SCRIPT_MAX {
-        return Err(AllocationError::ScriptTooLong { key, got: script.len(), max: ALLOCATION_SCRIPT_MAX });
-    }
-    let sigops = script.count_sigops_legacy();
-    if sigops > ALLOCATION_SIGOPS_MAX {
-        return Err(AllocationError::TooManySigops { key, got: sigops, max: ALLOCATION_SIGOPS_MAX });
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
 use bitcoin::hex::FromHex;
 use bitcoin::secp256k1::{PublicKey, XOnlyPublicKey};
-use bitcoin::{Amount, Network, ScriptBuf, Work};
+use bitcoin::{Amount, Network, Work};
 use toml::{Table, Value};
 
 use crate::bitcoin_start::BitcoinStart;
@@ -12,7 +12,7 @@ use crate::epoch::{Epoch, EpochParts, Timelocks};
 use crate::error::ChainSpecError;
 use crate::key::{self, KeyPath, NumberKey, names};
 use crate::params::Params;
-use crate::spec::{Allocation, ChainSpecParts, Validator};
+use crate::spec::{ChainSpecParts, Validator};
 use crate::units::{BitcoinHeight, SatPerKvb};
 
 /// The number of the epoch that a chainspec fixes.
@@ -27,7 +27,6 @@ pub(crate) fn read(text: &str) -> Result<ChainSpecParts, ChainSpecError> {
     let federation = top.section(key::FEDERATION, names::FEDERATION)?;
     let peg = top.section(key::PEG, names::PEG)?;
     let bitcoin = top.section(key::BITCOIN, names::BITCOIN)?;
-    let allocations = if top.has(key::ALLOCATION) { top.list(key::ALLOCATION, names::ALLOCATION)? } else { Vec::new() };
     Ok(ChainSpecParts {
         name: top.text(key::NAME)?.to_owned(),
         launch: top.hex(key::LAUNCH)?,
@@ -36,7 +35,6 @@ pub(crate) fn read(text: &str) -> Result<ChainSpecParts, ChainSpecError> {
         validators: validators.iter().map(read_validator).collect::<Result<_, _>>()?,
         federation: read_federation(&federation)?,
         bitcoin: read_bitcoin(&bitcoin)?,
-        allocations: allocations.iter().map(read_allocation).collect::<Result<_, _>>()?,
     })
 }
 
@@ -115,16 +113,6 @@ fn read_bitcoin(section: &Section<'_>) -> Result<BitcoinStart, ChainSpecError> {
     )
 }
 
-fn read_allocation(section: &Section<'_>) -> Result<Allocation, ChainSpecError> {
-    let path = section.key(key::ALLOCATION_SCRIPT);
-    let script = section.text(key::ALLOCATION_SCRIPT)?;
-    let script_pubkey = Vec::from_hex(script).map_err(|_| ChainSpecError::NotHex { key: path })?;
-    Ok(Allocation {
-        script_pubkey: ScriptBuf::from_bytes(script_pubkey),
-        amount: section.amount(&key::ALLOCATION_AMOUNT)?,
-    })
-}
-
 /// A table of the file that holds no unknown key.
 struct Section<'a> {
     table: &'a Table,
@@ -162,10 +150,6 @@ impl<'a> Section<'a> {
     /// The key as it stands in this section.
     fn key(&self, path: KeyPath) -> KeyPath {
         self.entry.map_or(path, |entry| path.of_entry(entry))
-    }
-
-    fn has(&self, path: KeyPath) -> bool {
-        self.table.contains_key(path.name())
     }
 
     fn value(&self, path: KeyPath, wanted: &'static str) -> Result<&'a Value, ChainSpecError> {

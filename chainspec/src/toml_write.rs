@@ -17,7 +17,7 @@ pub(crate) fn write(parts: &ChainSpecParts) -> String {
 }
 
 fn write_all(out: &mut String, parts: &ChainSpecParts) -> fmt::Result {
-    let ChainSpecParts { name, launch, genesis_time, validators, params, federation, bitcoin, allocations } = parts;
+    let ChainSpecParts { name, launch, genesis_time, validators, params, federation, bitcoin } = parts;
     write_top(out, name, &params.identity.to_string(), launch)?;
     write_number(out, &key::GENESIS_TIME, u64::from(*genesis_time))?;
     write_number(out, &key::BLOCK_INTERVAL_MS, u64::from(params.block_interval_ms))?;
@@ -65,38 +65,11 @@ fn write_all(out: &mut String, parts: &ChainSpecParts) -> fmt::Result {
         "# Times of the ten blocks before it, oldest first; [] at height 0. Each: {}.",
         bounds(&key::EARLIER_TIME)
     )?;
-    writeln!(out, "earlier_times = {:?}", bitcoin.earlier_times())?;
-
-    for (index, allocation) in allocations.iter().enumerate() {
-        if index == 0 {
-            writeln!(
-                out,
-                "\n# Coins that block 1 creates: no bitcoin stands behind them. Only where identity and bitcoin.network are"
-            )?;
-            write!(out, "# regtest; at most 1,000, together less than 21,000,000 BTC.")?;
-        }
-        writeln!(out, "\n[[allocation]]")?;
-        if index == 0 {
-            writeln!(
-                out,
-                "# Script pubkey in hex: at most 520 bytes, spendable, not of witness version 16, at most 20 signature operations."
-            )?;
-        }
-        writeln!(out, "script_pubkey = \"{}\"", allocation.script_pubkey.to_hex_string())?;
-        if index == 0 {
-            write_number(out, &key::ALLOCATION_AMOUNT, allocation.amount.to_sat())?;
-        } else {
-            writeln!(out, "amount = {}", allocation.amount.to_sat())?;
-        }
-    }
-    Ok(())
+    writeln!(out, "earlier_times = {:?}", bitcoin.earlier_times())
 }
 
 fn write_top(out: &mut String, name: &str, identity: &str, launch: &[u8; 32]) -> fmt::Result {
-    writeln!(
-        out,
-        "# A Causeway chainspec: what every node of one network shares. Every key is required, except [[allocation]]."
-    )?;
+    writeln!(out, "# A Causeway chainspec: what every node of one network shares. Every key is required.")?;
     writeln!(out, "# Any change makes another chain. The bounds of a number stand beside it.\n")?;
     writeln!(out, "# Name of the network: 1 to 32 of a-z, 0-9 and -.")?;
     writeln!(out, "name = \"{name}\"")?;

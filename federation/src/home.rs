@@ -26,8 +26,8 @@ use crate::files;
 /// Permissions of every directory of a home.
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// Most bytes of a chainspec file: with 1,000 allocations of 520 bytes it has about 1.2 MB.
-const CHAINSPEC_BYTES_MAX: u64 = 4 << 20;
+/// Most bytes of a chainspec file: the largest that is written has about 55 kB.
+const CHAINSPEC_BYTES_MAX: u64 = 1 << 20;
 
 /// Why a home cannot be used.
 #[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]

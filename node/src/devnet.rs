@@ -83,7 +83,7 @@ pub struct Devnet {
     /// The Bitcoin that its peg stands on; None without a peg, as in tests.
     #[serde(default)]
     pub bitcoin: Option<DevBitcoin>,
-    /// The key that has coins: of the allocation of block 1, or out of deposits.
+    /// The key that has coins, out of deposits.
     pub funds: Funds,
 }
 

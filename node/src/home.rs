@@ -29,8 +29,8 @@ const DIRECTORY_MODE: u32 = 0o700;
 /// Permissions of files that are no secret.
 const FILE_MODE: u32 = 0o644;
 
-/// Most bytes of a chainspec file: with 1,000 allocations of 520 bytes it has about 1.2 MB.
-const CHAINSPEC_BYTES_MAX: u64 = 4 << 20;
+/// Most bytes of a chainspec file: the largest that is written has about 55 kB.
+const CHAINSPEC_BYTES_MAX: u64 = 1 << 20;
 
 /// Most bytes of a process number in the lock file.
 const PID_BYTES_MAX: u64 = 32;

@@ -49,9 +49,7 @@ impl PegNetwork {
     /// # Panics
     /// If something does not start, or the deposit is not credited.
     pub fn start() -> Self {
-        let mut parts = ChainSpec::built_in("devnet").expect("built in").to_parts();
-        parts.allocations.clear();
-        let spec = ChainSpec::new(parts).expect("a right chainspec");
+        let spec = ChainSpec::built_in("devnet").expect("built in");
         let validators = (0..).take(spec.validators().len()).collect();
         let shape = Shape { spec, validators, full_nodes: 1, config: config() };
         let directory = TempDir::new().expect("a temporary directory");

@@ -70,7 +70,8 @@ fn chainspec_seeds() -> Vec<Seed> {
         ("chainspec_toml", "devnet".to_owned(), text.clone().into_bytes()),
         ("chainspec_toml", "nothing".to_owned(), vec![]),
         ("chainspec_toml", "not-utf-8".to_owned(), vec![0xff, 0xfe]),
-        ("chainspec_toml", "no-allocation".to_owned(), text.split("\n[[allocation]]").next().unwrap_or("").into()),
+        ("chainspec_toml", "signet".to_owned(), text.replace("identity = \"regtest\"", "identity = \"signet\"").into()),
+        ("chainspec_toml", "unknown-section".to_owned(), format!("{text}\n[[coins]]\namount = 546\n").into()),
     ];
     let keys = lines.iter().enumerate().filter(|(_, line)| line.contains('=') && !line.starts_with('#'));
     for (number, _) in keys.step_by(4) {

@@ -183,10 +183,10 @@ fn the_layout_on_disk_is_frozen() {
     }
     // Each of all families up to it.
     let frozen = [
-        ("coins", "3396a55e997ccc5b0461be46efa23b08b48047dd5a43f403145d0b6c14fd16ce"),
-        ("peg", "584e7188cb1b9fd555837e1a7b14683713310d4dcb39e2dced226a7160126bff"),
-        ("peg-history", "7689d343945df558f79e4da92d57cc62d0dccd1e397939ec147c6d30d348de7d"),
-        ("transactions", "e93acd86f16f8cb2f112955e1c54d3749dfe19af1e5702895dc66000f914836e"),
+        ("coins", "8b784991a93fe950c28ff2b5c8edc7c92a7b4a954b73eebd5b92314daa49b840"),
+        ("peg", "bbcb49fd9bd23724115a1058849fa033de6f5803151bc977ff6bd5b37cbee1ae"),
+        ("peg-history", "81b9d0959cfa37a6ad0f709aae90f940cd5dcb2d0374e0ecd68681d3092ea521"),
+        ("transactions", "2c880ed14a7706c36843164301dbce970aa8c2c282393525227d28bcf1505e91"),
     ];
     assert_eq!(hashes[5..], frozen.map(|(family, hash)| (family, hash.to_owned())));
 }

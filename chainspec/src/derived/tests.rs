@@ -22,7 +22,6 @@ fn block_0_is_the_genesis_block_of_the_identity() {
     assert_eq!(serialize(&regtest).len(), 285);
 
     parts.params.identity = Network::Signet;
-    parts.allocations.clear();
     let signet = ChainSpec::new(parts).unwrap();
     assert_eq!(
         signet.derived_block(Height(0)).unwrap().block_hash().to_string(),
@@ -33,20 +32,18 @@ fn block_0_is_the_genesis_block_of_the_identity() {
 #[test]
 fn the_first_blocks_of_devnet_are_pinned() {
     let spec = devnet();
-    assert_eq!(spec.chain_id().to_string(), "1c871d8cfb7ac7bc3d1fc77b5869c75ebd5316a2fba04d9a5ae4098ba0ed8508");
+    assert_eq!(spec.chain_id().to_string(), "1838e8aa0cbce8c20571a988dedd4b31e2d560e2abf32b1345ae7c6c1691e1cb");
     assert_eq!(spec.derived_block(Height(1)).unwrap().block_hash(), spec.chain_id().block_hash());
     let last = spec.derived_block(LAST_DERIVED_HEIGHT).unwrap();
-    assert_eq!(last.block_hash().to_string(), "177eaf68b1d228d32b6753487c05640ea6f5424f9093c249209f1a054188f03c");
+    assert_eq!(last.block_hash().to_string(), "04729d2e1228bf778be827ed02f7b16f3f2209aff15a88d2314bef83a4664d70");
 }
 
 #[test]
 fn an_identity_of_signet_changes_block_1() {
     let mut parts = devnet().to_parts();
     parts.params.identity = Network::Signet;
-    parts.allocations.clear();
     let spec = ChainSpec::new(parts).unwrap();
-    assert_eq!(spec.chain_id().to_string(), "324be58986595babdd41894008db2c1ee3fe171708d6a7a4511273940c2fe469");
-    assert_eq!(spec.first_reserve(), SUPPLY);
+    assert_eq!(spec.chain_id().to_string(), "1c87e237b913f9972945578961f46f5dc9bdef30b89a1ee91c591804b79fe6ea");
     assert_eq!(spec.derived_block(Height(1)).unwrap().txdata[0].output[0].value, SUPPLY);
 }
 
@@ -95,7 +92,7 @@ fn derived_coinbases_have_the_form_of_peg_section_1() {
         let last = coinbase.output.last().unwrap();
         assert_eq!(last.value, Amount::ZERO);
         assert_eq!(last.script_pubkey.as_bytes(), commitment);
-        assert_eq!(coinbase.output.len(), if height == 1 { 3 } else { 1 });
+        assert_eq!(coinbase.output.len(), if height == 1 { 2 } else { 1 });
     }
 }
 
@@ -115,10 +112,7 @@ fn block_1_creates_the_supply_and_no_more() {
     let block = spec.derived_block(Height(1)).unwrap();
     let outputs = &block.txdata[0].output;
     assert_eq!(outputs[0].script_pubkey.as_bytes(), b"\x60\x04CWRS");
-    assert_eq!(outputs[0].value, Amount::from_sat(20_000_000 * 100_000_000));
-    assert_eq!(outputs[0].value, spec.first_reserve());
-    assert_eq!(outputs[1].value, spec.allocations()[0].amount);
-    assert_eq!(outputs[1].script_pubkey, spec.allocations()[0].script_pubkey);
+    assert_eq!(outputs[0].value, SUPPLY);
     assert_eq!(outputs.iter().map(|output| output.value).sum::<Amount>(), SUPPLY);
     assert_eq!(SUPPLY, Amount::MAX_MONEY);
 }

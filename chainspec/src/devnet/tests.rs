@@ -1,12 +1,10 @@
-use bitcoin::address::KnownHrp;
 use bitcoin::constants::genesis_block;
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::{Address, Amount, CompressedPublicKey, Network};
+use bitcoin::{Amount, Network};
 
 use super::*;
 use crate::{
-    Allocation, BitcoinHeight, BitcoinStart, ChainSpec, ChainSpecParts, Epoch, EpochParts, Params, SatPerKvb,
-    Timelocks, Validator,
+    BitcoinHeight, BitcoinStart, ChainSpec, ChainSpecParts, Epoch, EpochParts, Params, SatPerKvb, Timelocks, Validator,
 };
 
 fn btc(whole: u64) -> Amount {
@@ -62,10 +60,6 @@ fn devnet_parts() -> ChainSpecParts {
         })
         .unwrap(),
         bitcoin: BitcoinStart::new(Network::Regtest, BitcoinHeight(0), genesis, genesis.work(), vec![]).unwrap(),
-        allocations: vec![Allocation {
-            script_pubkey: Address::p2wpkh(&CompressedPublicKey(public(FUNDS, 0)), KnownHrp::Regtest).script_pubkey(),
-            amount: btc(1_000_000),
-        }],
     }
 }
 

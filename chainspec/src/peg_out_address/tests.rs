@@ -208,12 +208,17 @@ fn no_causeway_address_is_valid_on_bitcoin() {
     }
 }
 
+fn p2wpkh() -> Address {
+    let script = script("0014751e76e8199196d454941c45d1b3a323f1433bd6");
+    Address::from_script(&script, Network::Regtest).unwrap()
+}
+
 #[test]
 fn ordinary_causeway_addresses_ask_for_no_peg_out() {
     let spec = ChainSpec::built_in("devnet").unwrap();
     let reserve = Address::from_script(&reserve_script(), Network::Regtest).unwrap();
     let unknown = Address::from_script(&witness_v16(b"CWPP"), Network::Regtest).unwrap();
-    let ordinary = Address::from_script(&spec.allocations()[0].script_pubkey, Network::Regtest).unwrap();
+    let ordinary = p2wpkh();
     for address in [reserve, unknown, ordinary] {
         assert_eq!(to_bitcoin_address(&address, Network::Regtest), Err(PegOutAddressError::NotARequest));
         assert_eq!(spec.peg_out_payee(address.into_unchecked()), Err(PegOutAddressError::NotARequest));
@@ -236,7 +241,6 @@ fn addresses_of_another_network_are_refused() {
     }
     assert_eq!(wrong.to_string(), "the address does not belong to regtest");
 
-    let p2wpkh = Address::from_script(&spec.allocations()[0].script_pubkey, Network::Regtest).unwrap();
-    let causeway = spec.peg_out_address(p2wpkh.clone().into_unchecked()).unwrap();
-    assert_eq!(spec.peg_out_payee(causeway.into_unchecked()), Ok(p2wpkh));
+    let causeway = spec.peg_out_address(p2wpkh().into_unchecked()).unwrap();
+    assert_eq!(spec.peg_out_payee(causeway.into_unchecked()), Ok(p2wpkh()));
 }

@@ -1,9 +1,9 @@
-use bitcoin::Weight;
-use bitcoin::opcodes::all as op;
 use bitcoin::secp256k1::Secp256k1;
+use bitcoin::{Amount, Weight};
 
 use super::*;
 use crate::bitcoin_start::PARENT_NETWORKS;
+use crate::derived::SUPPLY;
 use crate::epoch::{EpochParts, Timelocks};
 use crate::error::PegParamsError;
 use crate::units::{BitcoinHeight, SatPerKvb};
@@ -68,7 +68,6 @@ fn mainnet() -> ChainSpecParts {
         },
         federation: federation.unwrap(),
         bitcoin: BitcoinStart::new(Network::Bitcoin, BitcoinHeight(0), header, header.work(), vec![]).unwrap(),
-        allocations: vec![],
         ..devnet()
     }
 }
@@ -94,8 +93,8 @@ fn a_chainspec_gives_what_it_was_made_of() {
     assert_eq!(spec.total_power(), 4);
     assert_eq!(spec.federation(), &parts.federation);
     assert_eq!(spec.bitcoin(), &parts.bitcoin);
-    assert_eq!(spec.allocations(), parts.allocations);
-    assert_eq!(spec.first_reserve() + parts.allocations[0].amount, SUPPLY);
+    assert_eq!(spec.federation(), &parts.federation);
+    assert_eq!(spec.bitcoin(), &parts.bitcoin);
 }
 
 #[test]
@@ -119,10 +118,7 @@ fn names_are_short_and_plain() {
 
 #[test]
 fn identities_are_regtest_or_signet() {
-    accepted(|parts| {
-        parts.params.identity = Network::Signet;
-        parts.allocations.clear();
-    });
+    accepted(|parts| parts.params.identity = Network::Signet);
     let error = refused(|parts| parts.params.identity = Network::Bitcoin);
     assert_eq!(error.to_string(), "identity is \"bitcoin\", which must be one of: regtest, signet");
 }
@@ -191,7 +187,6 @@ fn the_chainspec_fixes_epoch_1() {
 #[test]
 fn the_values_of_the_peg_document_hold_together() {
     let spec = ChainSpec::new(mainnet()).unwrap();
-    assert_eq!(spec.first_reserve(), SUPPLY);
     assert_eq!(ChainSpec::from_toml(&spec.to_toml()), Ok(spec));
 }
 
@@ -308,88 +303,16 @@ fn bounds_hold_for_parts_too() {
         refused(|parts| parts.params.peg_out_max = Amount::MAX).to_string(),
         "peg.peg_out_max is 18446744073709551615, which must be 546 to 2100000000000000 sat"
     );
-    let error = refused(|parts| parts.allocations[0].amount = sat(545));
-    assert_eq!(error.to_string(), "allocation[0].amount is 545, which must be 546 to 2100000000000000 sat");
-}
-
-fn allocate(scripts: impl IntoIterator<Item = ScriptBuf>) -> impl FnOnce(&mut ChainSpecParts) {
-    let allocations = scripts.into_iter().map(|script_pubkey| Allocation { script_pubkey, amount: sat(546) }).collect();
-    |parts| parts.allocations = allocations
 }
 
 #[test]
-fn allocations_exist_only_where_no_coin_is_worth_anything() {
-    let error = refused(|parts| parts.params.identity = Network::Signet);
-    assert_eq!(
-        error.to_string(),
-        "allocation creates coins that no bitcoin stands behind: allowed only where identity and bitcoin.network are regtest (here signet and regtest)"
-    );
-    for network in PARENT_NETWORKS.into_iter().filter(|network| *network != Network::Regtest) {
+fn the_peg_stands_on_any_bitcoin_network() {
+    for network in PARENT_NETWORKS {
         let header = genesis_block(network).header;
-        let error = refused(|parts| {
-            parts.bitcoin = BitcoinStart::new(network, BitcoinHeight(0), header, header.work(), vec![]).unwrap();
-        });
-        let expected = AllocationError::NotRegtest { identity: Network::Regtest, parent: network };
-        assert_eq!(error, ChainSpecError::Allocation(expected));
+        let start = BitcoinStart::new(network, BitcoinHeight(0), header, header.work(), vec![]).unwrap();
+        let spec = accepted(|parts| parts.bitcoin = start);
+        assert_eq!(spec.bitcoin().network(), network);
     }
-}
-
-#[test]
-fn allocations_leave_something_in_the_reserve() {
-    let spec = accepted(|parts| parts.allocations[0].amount = SUPPLY - sat(1));
-    assert_eq!(spec.first_reserve(), sat(1));
-    assert_eq!(
-        refused(|parts| parts.allocations[0].amount = SUPPLY).to_string(),
-        "allocation adds up to 2100000000000000 sat, which must be less than the supply, 2100000000000000"
-    );
-    let error = refused(|parts| {
-        parts.allocations = vec![Allocation { amount: SUPPLY, ..parts.allocations[0].clone() }; 1_000];
-    });
-    let expected = AllocationError::Total { got_sat: 2_100_000_000_000_000_000, supply: SUPPLY };
-    assert_eq!(error, ChainSpecError::Allocation(expected));
-}
-
-#[test]
-fn allocations_can_be_spent_and_are_not_the_pegs() {
-    let script = |bytes: &[u8]| ScriptBuf::from_bytes(bytes.to_vec());
-    accepted(allocate([script(&[]), script(&[0x51]), script(&[0x60]), script(b"\x5f\x04CWRS")]));
-    for wrong in [&b"\x60\x04CWRS"[..], b"\x60\x02\0\0"] {
-        assert_eq!(
-            refused(allocate([script(&[0x51]), script(wrong)])).to_string(),
-            "allocation[1].script_pubkey is of witness version 16, which only the peg may create"
-        );
-    }
-    for wrong in [op::OP_RETURN, op::OP_INVALIDOPCODE, op::OP_VERIF, op::OP_CAT, op::OP_RESERVED] {
-        assert_eq!(
-            refused(allocate([script(&[wrong.to_u8()])])).to_string(),
-            "allocation[0].script_pubkey is unspendable: it starts with OP_RETURN or another opcode that always fails"
-        );
-    }
-}
-
-#[test]
-fn block_1_stays_within_the_limits_of_a_block() {
-    let largest = ScriptBuf::from_bytes(vec![op::OP_NOP.to_u8(); 520]);
-    let multisig = ScriptBuf::from_bytes(vec![op::OP_CHECKMULTISIG.to_u8()]);
-    accepted(allocate([largest.clone()]));
-    let spec = accepted(allocate(vec![largest.clone(); 1_000]));
-    assert!(spec.derived_block(Height(1)).unwrap().weight() < Weight::MAX_BLOCK);
-    let spec = accepted(allocate(vec![multisig; 1_000]));
-    let coinbase = &spec.derived_block(Height(1)).unwrap().txdata[0];
-    assert_eq!(coinbase.total_sigop_cost(|_| None), 80_000);
-
-    assert_eq!(
-        refused(allocate(vec![largest; 1_001])).to_string(),
-        "allocation holds 1001 entries, which may be at most 1000"
-    );
-    assert_eq!(
-        refused(allocate([ScriptBuf::from_bytes(vec![op::OP_NOP.to_u8(); 521])])).to_string(),
-        "allocation[0].script_pubkey has 521 bytes, which may be at most 520"
-    );
-    assert_eq!(
-        refused(allocate([ScriptBuf::from_bytes(vec![op::OP_CHECKSIG.to_u8(); 21])])).to_string(),
-        "allocation[0].script_pubkey has 21 signature operations, which may be at most 20"
-    );
 }
 
 #[test]

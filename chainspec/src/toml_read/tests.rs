@@ -28,7 +28,7 @@ fn text_that_is_no_toml_is_refused() {
 fn unknown_keys_are_refused_in_every_section() {
     assert_eq!(
         refused("name =", "nane ="),
-        "unknown key \"nane\" in the top level; allowed: name, identity, launch, genesis_time, block_interval_ms, validators, federation, peg, bitcoin, allocation"
+        "unknown key \"nane\" in the top level; allowed: name, identity, launch, genesis_time, block_interval_ms, validators, federation, peg, bitcoin"
     );
     assert_eq!(
         refused("power = 1\n", "power = 1\nPower = 1\n"),
@@ -45,24 +45,15 @@ fn unknown_keys_are_refused_in_every_section() {
         refused("chainwork =", "chain_work ="),
         "unknown key \"chain_work\" in [bitcoin]; allowed: network, height, header, chainwork, earlier_times"
     );
-    assert_eq!(
-        refused("amount =", "value ="),
-        "unknown key \"value\" in [allocation[0]]; allowed: script_pubkey, amount"
-    );
 }
 
 #[test]
-fn every_key_is_required_but_allocation() {
+fn every_key_is_required() {
     let mut table: toml::Table = devnet::TOML.parse().unwrap();
     for key in crate::key::names::TOP {
         let value = table.remove(*key).unwrap();
-        let result = ChainSpec::from_toml(&table.to_string());
-        if *key == "allocation" {
-            assert!(result.unwrap().allocations().is_empty());
-        } else {
-            let message = result.unwrap_err().to_string();
-            assert!(message.starts_with(&format!("{key} is missing: ")), "{message}");
-        }
+        let message = message(&table.to_string());
+        assert!(message.starts_with(&format!("{key} is missing: ")), "{message}");
         table.insert((*key).to_owned(), value);
     }
     for section in ["federation", "peg", "bitcoin"] {
@@ -76,10 +67,6 @@ fn every_key_is_required_but_allocation() {
     }
     assert_eq!(refused("peg_out_min = 20000", ""), "peg.peg_out_min is missing: a whole number");
     assert_eq!(refused("\npower = 1\n", "\n"), "validators[1].power is missing: a whole number");
-    assert_eq!(
-        refused("\n[[allocation]]", "\n[[allocation]]\namount = 546\n[[allocation]]"),
-        "allocation[0].script_pubkey is missing: a string"
-    );
 }
 
 #[test]
@@ -149,10 +136,6 @@ fn hex_is_of_the_right_length_and_alphabet() {
         "bitcoin.header has 162 characters, which must be 160 hex digits"
     );
     assert_eq!(refused("    \"03", "    \"3"), "federation.members[0] has 65 characters, which must be 66 hex digits");
-    assert_eq!(
-        refused("script_pubkey = \"0", "script_pubkey = \""),
-        "allocation[0].script_pubkey is no hex: it must be an even number of hex digits and nothing else"
-    );
 }
 
 #[test]
@@ -237,7 +220,7 @@ proptest! {
     fn no_text_of_toml_words_panics(words in prop::collection::vec(
         prop::sample::select(&[
             "[", "]", "[[", "]]", "{", "}", "=", "\"", ".", ",", "\n", "#", "-", "1", "1e9", "true", "name", "identity",
-            "launch", "genesis_time", "validators", "key", "federation", "members", "peg", "bitcoin", "header", "allocation",
+            "launch", "genesis_time", "validators", "key", "federation", "members", "peg", "bitcoin", "header",
         ][..]),
         0..40,
     )) {

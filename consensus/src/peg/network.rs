@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use bitcoin::Amount;
-use causeway_chainspec::{BitcoinStart, ChainId, ChainSpec, Epoch, Params, SUPPLY, Validator};
+use causeway_chainspec::{BitcoinStart, ChainId, ChainSpec, Epoch, Params, Validator};
 
 use super::script::EpochScripts;
 
@@ -16,7 +15,6 @@ pub struct PegNetwork {
     validators: Vec<Validator>,
     total_power: u64,
     epochs: Vec<Arc<EpochScripts>>,
-    unbacked: Amount,
 }
 
 impl PegNetwork {
@@ -34,18 +32,12 @@ impl PegNetwork {
             validators: spec.validators().to_vec(),
             total_power: spec.total_power(),
             epochs: vec![Arc::new(scripts)],
-            unbacked: SUPPLY - spec.first_reserve(),
         }
     }
 
     /// The chain.
     pub fn chain(&self) -> ChainId {
         self.chain
-    }
-
-    /// Coins of block 1 that no bitcoin stands behind.
-    pub(crate) fn unbacked(&self) -> Amount {
-        self.unbacked
     }
 
     /// The parameters.

@@ -112,8 +112,6 @@ pub struct Accounts {
     pub fee_account: i64,
     /// Charges of the newest versions of open batches.
     pub charges: Amount,
-    /// Coins of block 1 that no bitcoin stands behind.
-    pub unbacked: Amount,
 }
 
 impl Accounts {
@@ -125,10 +123,7 @@ impl Accounts {
     /// What circulates on Causeway.
     pub fn circulating(&self) -> Amount {
         // Both are part of the supply.
-        (SUPPLY - self.unbacked)
-            .checked_sub(self.reserve)
-            .and_then(|rest| rest.checked_sub(self.waiting))
-            .unwrap_or(Amount::ZERO)
+        SUPPLY.checked_sub(self.reserve).and_then(|rest| rest.checked_sub(self.waiting)).unwrap_or(Amount::ZERO)
     }
 
     /// What the peg owes: what circulates, what waits and what is being paid.
@@ -273,7 +268,6 @@ impl PegState {
             reserve: self.summary.reserve_value,
             fee_account: self.summary.fee_account,
             charges: self.open.values().map(|batch| batch.newest().charge).sum(),
-            unbacked: self.network.unbacked(),
         }
     }
 

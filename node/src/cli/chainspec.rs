@@ -5,13 +5,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bitcoin::address::NetworkUnchecked;
+use bitcoin::Network;
 use bitcoin::hex::DisplayHex;
 use bitcoin::secp256k1::{PublicKey, XOnlyPublicKey};
-use bitcoin::{Amount, Network};
-use causeway_chainspec::{
-    Allocation, BitcoinStart, ChainSpec, ChainSpecError, ChainSpecParts, Epoch, EpochParts, Validator,
-};
+use causeway_chainspec::{BitcoinStart, ChainSpec, ChainSpecError, ChainSpecParts, Epoch, EpochParts, Validator};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 use clap::{Args, Subcommand};
@@ -31,7 +28,7 @@ const BITCOIN_START_BYTES_MAX: u64 = 64 << 10;
 /// What to do with a chainspec.
 #[derive(Debug, Subcommand)]
 pub enum ChainspecCommand {
-    /// Makes the chainspec of a new network. What is not given is as on the built-in devnet, but for its coins.
+    /// Makes the chainspec of a new network. What is not given is as on the built-in devnet.
     New(Box<NewArgs>),
     /// Shows a chainspec: its identity, its validators, its federation.
     Show(ShowArgs),
@@ -40,15 +37,6 @@ pub enum ChainspecCommand {
 /// A validator on the command line: its key, and its power after a colon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValidatorArg(pub Validator);
-
-/// A coin on the command line: an address, and an amount in satoshi after a colon.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllocationArg {
-    /// Who gets it.
-    pub address: bitcoin::Address<NetworkUnchecked>,
-    /// How much.
-    pub amount: Amount,
-}
 
 /// What `causeway chainspec new` is told.
 #[derive(Debug, Args)]
@@ -83,9 +71,6 @@ pub struct NewArgs {
     /// Target time between blocks.
     #[arg(long, value_name = "MS")]
     pub block_interval_ms: Option<u32>,
-    /// A coin of block 1, without any bitcoin behind it: only for regtest on regtest. Once for each.
-    #[arg(long, value_name = "ADDRESS:SAT")]
-    pub allocation: Vec<AllocationArg>,
     /// The file to make.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
@@ -104,7 +89,7 @@ fn identity_parser() -> impl clap::builder::TypedValueParser<Value = Network> {
         .map(|name| if name == "signet" { Network::Signet } else { Network::Regtest })
 }
 
-/// Text that is no validator or no allocation.
+/// Text that is no validator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArgError {
     /// The key.
@@ -113,9 +98,6 @@ pub enum ArgError {
     /// The power.
     #[error("the power after the colon must be a whole number")]
     Power,
-    /// The allocation.
-    #[error("an allocation must be an address, a colon, and an amount in satoshi")]
-    Allocation,
 }
 
 impl FromStr for ValidatorArg {
@@ -125,17 +107,6 @@ impl FromStr for ValidatorArg {
         let (key, power) = text.split_once(':').unwrap_or((text, "1"));
         let key = key.parse().map_err(|_| ArgError::Key)?;
         Ok(Self(Validator { key, power: power.parse().map_err(|_| ArgError::Power)? }))
-    }
-}
-
-impl FromStr for AllocationArg {
-    type Err = ArgError;
-
-    fn from_str(text: &str) -> Result<Self, ArgError> {
-        let (address, amount) = text.split_once(':').ok_or(ArgError::Allocation)?;
-        let address = address.parse().map_err(|_| ArgError::Allocation)?;
-        let amount = amount.parse().map(Amount::from_sat).map_err(|_| ArgError::Allocation)?;
-        Ok(Self { address, amount })
     }
 }
 
@@ -183,7 +154,6 @@ pub fn assemble(args: &NewArgs) -> Result<ChainSpec, CliError> {
         params,
         federation: federation.map_err(refused)?,
         bitcoin,
-        allocations: args.allocation.iter().map(|it| allocation(it, args.identity)).collect::<Result<_, _>>()?,
     })
     .map_err(refused)
 }
@@ -191,14 +161,6 @@ pub fn assemble(args: &NewArgs) -> Result<ChainSpec, CliError> {
 fn present() -> Result<u32, CliError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| CliError::Clock)?;
     u32::try_from(now.as_secs()).map_err(|_| CliError::Clock)
-}
-
-fn allocation(given: &AllocationArg, identity: Network) -> Result<Allocation, CliError> {
-    let address = given.address.clone().require_network(identity).map_err(|_| CliError::AllocationAddress {
-        address: given.address.clone().assume_checked().to_string(),
-        identity,
-    })?;
-    Ok(Allocation { script_pubkey: address.script_pubkey(), amount: given.amount })
 }
 
 /// Reads the section in the place of the model's, so that it passes the same checks with the same messages.
@@ -210,8 +172,6 @@ fn read_bitcoin_start(path: &Path) -> Result<BitcoinStart, CliError> {
     let (Some(section), true) = (given.remove("bitcoin"), given.is_empty()) else { return Err(refused(None)) };
     let model = ChainSpec::built_in(MODEL).map_err(|error| refused(Some(error)))?;
     let mut table: Table = model.to_toml().parse().map_err(|error| refused(Some(ChainSpecError::Toml(error))))?;
-    // Coins without bitcoin are only for regtest on regtest.
-    table.remove("allocation");
     table.insert("bitcoin".to_owned(), section);
     let spec = ChainSpec::from_toml(&table.to_string()).map_err(|error| refused(Some(error)))?;
     Ok(spec.bitcoin().clone())
@@ -227,7 +187,6 @@ fn show(spec: &ChainSpec, out: &mut impl Write) -> Result<(), CliError> {
     writeln!(out, "block time  {} ms", spec.params().block_interval_ms)?;
     writeln!(out, "members     {} of {}", federation.threshold(), federation.members().len())?;
     writeln!(out, "recovery    {} of {}", federation.recovery_threshold(), federation.recovery_keys().len())?;
-    writeln!(out, "allocated   {}", spec.allocations().iter().map(|it| it.amount).sum::<Amount>())?;
     writeln!(out, "validators  {}, power {}", spec.validators().len(), spec.total_power())?;
     for validator in spec.validators() {
         writeln!(out, "  {} power {}", validator.key, validator.power)?;

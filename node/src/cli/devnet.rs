@@ -126,8 +126,6 @@ fn run(args: &DevnetArgs, directory: &Path, out: &mut impl Write) -> Result<(), 
 
 fn shape(args: &DevnetArgs) -> Result<Shape, CliError> {
     let mut parts = ChainSpec::built_in("devnet").expect("it is built in").to_parts();
-    // Its coins come through the peg.
-    parts.allocations.clear();
     if let Some(interval) = args.block_interval_ms {
         parts.params.block_interval_ms = interval;
     }

@@ -73,9 +73,6 @@ pub enum CliError {
         #[source]
         source: Option<Box<ChainSpecError>>,
     },
-    /// The address of an allocation is of another network.
-    #[error("--allocation {address} is no address of {identity}: use one that the chain's identity has")]
-    AllocationAddress { address: String, identity: bitcoin::Network },
     /// The clock is outside of what a chain can have.
     #[error("this machine's clock gives no time for block 1: set the clock, or give --genesis-time")]
     Clock,
@@ -126,7 +123,6 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoSuchChain { .. }
-            | Self::AllocationAddress { .. }
             | Self::ImportWithoutAbove
             | Self::AboveWithoutImport
             | Self::AboveTooLow { .. } => 2,

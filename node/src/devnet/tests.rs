@@ -4,9 +4,7 @@ use super::*;
 fn the_file_lists_everything_that_a_client_needs() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("devnet");
-    let mut parts = ChainSpec::built_in("devnet").unwrap().to_parts();
-    parts.allocations.clear();
-    let spec = ChainSpec::new(parts).unwrap();
+    let spec = ChainSpec::built_in("devnet").unwrap();
     let config = Config::default();
     let shape = Shape { spec: spec.clone(), validators: vec![0, 1, 2, 3], full_nodes: 1, config };
     let devnet = Devnet::create_with_peg(&path, &shape, None).unwrap();

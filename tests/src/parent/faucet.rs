@@ -16,11 +16,9 @@ const FAUCET: u64 = u64::MAX;
 /// What [`fund`] credits.
 const FUNDS: Amount = Amount::from_int_btc(1_000_000);
 
-/// Returns the devnet's chainspec without allocations, after an edit: with bitcoins out of nowhere its accounts could not
-/// add up.
+/// Returns the devnet's chainspec after an edit.
 pub fn peg_spec(edit: impl FnOnce(&mut ChainSpecParts)) -> ChainSpec {
     let mut parts = ChainSpec::built_in("devnet").expect("devnet is built in").to_parts();
-    parts.allocations.clear();
     edit(&mut parts);
     ChainSpec::new(parts).expect("a sound chainspec")
 }
@@ -44,7 +42,11 @@ pub fn bury(chain: &mut MemoryChain, parent: &mut ParentChain) -> Block {
 ///
 /// # Panics
 /// If the peg is frozen or does not take the deposits.
-pub fn credit_each(chain: &mut MemoryChain, parent: &mut ParentChain, outputs: &[TxOut]) -> ([Block; 2], Vec<OutPoint>) {
+pub fn credit_each(
+    chain: &mut MemoryChain,
+    parent: &mut ParentChain,
+    outputs: &[TxOut],
+) -> ([Block; 2], Vec<OutPoint>) {
     let network = chain.peg().network().clone();
     let fee = peg_in_fee(chain.peg().agreed_rate(), chain.spec.federation().worst_deposit_input_weight());
     let deposits: Vec<(DepositTerms, Transaction)> = outputs
