@@ -11,8 +11,8 @@ use causeway_chainspec::{ChainSpec, ChainSpecError};
 /// Permissions of a file that holds a secret: its owner reads and writes it, nobody else does anything.
 pub const SECRET_MODE: u32 = 0o600;
 
-/// Most bytes of a chainspec file: with 1,000 allocations of 520 bytes it has about 1.2 MB.
-const CHAINSPEC_BYTES_MAX: u64 = 4 << 20;
+/// Most bytes of a chainspec file: the largest that is written has about 55 kB.
+const CHAINSPEC_BYTES_MAX: u64 = 1 << 20;
 
 /// Most bytes of a process number in a lock file.
 const PID_BYTES_MAX: u64 = 32;
