@@ -1,5 +1,4 @@
-//! The commands of a member's operator. Results go to standard output, the log to standard error; a failure is one line
-//! `error: ...` that ends with what to do. Exit codes: 0 done, 1 failed, 2 asked for wrongly.
+//! The commands of a member's operator.
 
 mod control;
 mod error;
@@ -7,14 +6,13 @@ mod keygen;
 mod recover;
 mod run;
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
-use crate::daemon::chain_of;
+use crate::command;
 use crate::keystore::PassphraseSource;
 
 pub use error::CliError;
@@ -73,29 +71,12 @@ impl PassphraseArgs {
 
 /// Runs the command of this process, and returns its exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Nobody is there to be told that standard error is closed.
-            let _ = error.print();
-            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
-        }
-    };
-    match execute(cli.command, &mut io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has read enough.
-        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            let line = chain_of(&error).split_whitespace().collect::<Vec<_>>().join(" ");
-            let _ = writeln!(io::stderr(), "error: {line}");
-            ExitCode::from(error.exit_code())
-        }
-    }
+    command::run(|cli: Cli| execute(cli.command, &mut io::stdout().lock()))
 }
 
 fn execute(command: Command, out: &mut impl Write) -> Result<(), CliError> {
     if !matches!(command, Command::Run(_)) {
-        start_log("warn");
+        command::start_log("warn");
     }
     match command {
         Command::Keygen(args) => keygen::keygen(&args, out),
@@ -107,17 +88,6 @@ fn execute(command: Command, out: &mut impl Write) -> Result<(), CliError> {
         Command::VerifyBackup(args) => control::verify_backup(&args, out),
         Command::Recover(command) => recover::recover(&command, out),
     }
-}
-
-/// Sends the log to standard error; once, later calls change nothing.
-pub(crate) fn start_log(filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    // An error says that the log has started already.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .try_init();
 }
 
 #[cfg(test)]

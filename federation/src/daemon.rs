@@ -41,7 +41,6 @@ pub use self::status::{
 pub use self::task::{AssembleError, BatchTask};
 
 pub(crate) use self::records::{load_alarm, load_scripts};
-pub(crate) use self::room::chain_of;
 
 use crate::approve::Federation;
 use crate::home::Home;

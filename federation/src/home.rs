@@ -20,15 +20,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use causeway_chainspec::{ChainSpec, ChainSpecError};
+use causeway_chainspec::ChainSpec;
 
-use crate::files;
+use crate::files::{self, TextFileError};
 
 /// Permissions of every directory of a home.
 const DIRECTORY_MODE: u32 = 0o700;
-
-/// Most bytes of a chainspec file: the largest that is written has about 55 kB.
-const CHAINSPEC_BYTES_MAX: u64 = 1 << 20;
 
 /// Why a home cannot be used.
 #[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
@@ -49,13 +46,9 @@ pub enum HomeError {
     /// There already.
     #[error("{} exists already and was not changed: choose another directory with --home", path.display())]
     Exists { path: PathBuf },
-    /// The chainspec file is none.
-    #[error("{} is no chainspec: use the file that the network was made with", path.display())]
-    ChainSpec {
-        path: PathBuf,
-        #[source]
-        source: Option<Box<ChainSpecError>>,
-    },
+    /// The chainspec.
+    #[error(transparent)]
+    ChainSpec(#[from] TextFileError),
     /// It is a chainspec of another network.
     #[error("{} is of another chain than {given}: one home holds one chain, choose another directory", path.display())]
     OtherChain { path: PathBuf, given: String },
@@ -167,10 +160,9 @@ impl Home {
     /// The chainspec.
     ///
     /// # Errors
-    /// It is missing or none.
+    /// It is missing or refused.
     pub fn load_chainspec(&self) -> Result<ChainSpec, HomeError> {
-        read_chainspec(&self.chainspec())?
-            .ok_or_else(|| HomeError::Incomplete { path: self.path.clone(), missing: self.chainspec() })
+        Ok(files::read_chainspec(&self.chainspec())?)
     }
 
     pub(crate) fn io(&self, path: &Path, doing: &'static str, source: io::Error) -> HomeError {
@@ -187,10 +179,9 @@ impl Home {
 ///
 /// # Errors
 /// It cannot be read, or is none.
-pub fn read_chainspec(path: &Path) -> Result<Option<ChainSpec>, HomeError> {
-    let failed = |source| HomeError::Io { path: path.to_owned(), doing: "read", source };
-    let Some(bytes) = files::read(path, CHAINSPEC_BYTES_MAX).map_err(failed)? else { return Ok(None) };
-    let none = |source| HomeError::ChainSpec { path: path.to_owned(), source };
-    let text = String::from_utf8(bytes).map_err(|_| none(None))?;
-    ChainSpec::from_toml(&text).map(Some).map_err(|error| none(Some(Box::new(error))))
+pub fn find_chainspec(path: &Path) -> Result<Option<ChainSpec>, HomeError> {
+    match files::read_chainspec(path) {
+        Err(error) if error.is_missing() => Ok(None),
+        found => Ok(Some(found?)),
+    }
 }

@@ -14,9 +14,6 @@
 //!
 //! The checksum tells a damaged file from a wrong passphrase. The public keys say whose file it is without the passphrase.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -28,9 +25,9 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use zeroize::Zeroizing;
 
+use crate::files::{Lock, LockError, PrivateFileError, SECRET_MODE, create_private, open_private, read_bounded};
 use crate::musig::{IdentityKey, KeyError, MemberKey};
 
-mod files;
 mod passphrase;
 mod sealed;
 mod signing_log;
@@ -38,8 +35,6 @@ mod signing_log;
 pub use passphrase::{Passphrase, PassphraseError, PassphraseSource};
 pub use sealed::{SEALED_BYTES_MAX, SealedFile, SealedFileError};
 pub use signing_log::{LOG_BYTES_MAX, SigningLog, SigningLogError};
-
-use files::{SECRET_MODE, create_whole, open_private, read_bounded};
 
 const MAGIC: [u8; 4] = *b"CWMK";
 const VERSION: u32 = 1;
@@ -79,29 +74,9 @@ impl Cost {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeystoreError {
-    /// There is none.
-    #[error("the key file {} is missing: restore it from your backup, or make new keys with \"causeway-federation keygen\"", path.display())]
-    Missing { path: PathBuf },
-    /// There is one already.
-    #[error("{} exists already and was not changed: move it away first if it is really not needed", path.display())]
-    Exists { path: PathBuf },
-    /// It cannot be read or made.
-    #[error("{} cannot be {doing}: check the disk, the owner and the permissions of the directory", path.display())]
-    Io {
-        path: PathBuf,
-        doing: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    /// Others than its owner can do something with it.
-    #[error("{} is open to others (mode {mode:o}): run \"chmod 600 {}\"; if somebody may have read it, change the keys", path.display(), path.display())]
-    Exposed { path: PathBuf, mode: u32 },
-    /// It belongs to another user.
-    #[error("{} belongs to user {owner}, and this process runs as user {user}: run it as that user, or change the owner", path.display())]
-    OtherOwner { path: PathBuf, owner: u32, user: u32 },
-    /// It is no file.
-    #[error("{} is no regular file: put the file there", path.display())]
-    NotAFile { path: PathBuf },
+    /// The file itself.
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
     /// It is no key file, or a byte of it is not what was written.
     #[error("the key file {} is damaged: restore it from your backup", path.display())]
     Damaged { path: PathBuf },
@@ -167,7 +142,7 @@ impl MemberKeys {
 
     fn store_with(&self, path: &Path, passphrase: &Passphrase, cost: Cost) -> Result<(), KeystoreError> {
         let bytes = self.seal(path, passphrase, cost)?;
-        create_whole(path, &bytes)
+        Ok(create_private(path, &bytes)?)
     }
 
     fn seal(&self, path: &Path, passphrase: &Passphrase, cost: Cost) -> Result<Vec<u8>, KeystoreError> {
@@ -257,34 +232,25 @@ impl OpenKeys {
 /// Says that no other process uses a key file, for as long as it is kept (nonce rule 8). It does not see copies of the file.
 #[derive(Debug)]
 pub struct KeyLock {
-    _file: File,
+    _lock: Lock,
 }
 
 impl KeyLock {
     /// Locks `<path>.lock` beside the key file.
     fn take(path: &Path) -> Result<Self, KeystoreError> {
-        let failed = |source| KeystoreError::Io { path: path.to_owned(), doing: "locked", source };
+        let failed = |source| PrivateFileError::Io { path: path.to_owned(), doing: "locked", source };
         if !path.try_exists().map_err(failed)? {
-            return Err(KeystoreError::Missing { path: path.to_owned() });
+            return Err(PrivateFileError::Missing { path: path.to_owned() }.into());
         }
         // The file itself, not a link to it: all names of a key share one lock.
         let path = path.canonicalize().map_err(failed)?;
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".lock");
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(SECRET_MODE);
-        let mut file = options.open(path.with_file_name(name)).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let pid = read_bounded(&file, 32).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok());
-                let pid = pid.map(|pid| pid.trim().to_owned()).filter(|pid| !pid.is_empty());
-                return Err(KeystoreError::InUse { path, pid: pid.unwrap_or_else(|| "unknown".to_owned()) });
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        match Lock::take(&path.with_file_name(name), SECRET_MODE) {
+            Ok(lock) => Ok(Self { _lock: lock }),
+            Err(LockError::Held { pid }) => Err(KeystoreError::InUse { path, pid }),
+            Err(LockError::Io(source)) => Err(failed(source).into()),
         }
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
-        Ok(Self { _file: file })
     }
 }
 
@@ -330,7 +296,7 @@ fn read(path: &Path) -> Result<Vec<u8>, KeystoreError> {
     let file = open_private(path, false)?;
     let damaged = || KeystoreError::Damaged { path: path.to_owned() };
     let bytes = read_bounded(&file, 4096);
-    let bytes = bytes.map_err(|source| KeystoreError::Io { path: path.to_owned(), doing: "read", source })?;
+    let bytes = bytes.map_err(|source| PrivateFileError::Io { path: path.to_owned(), doing: "read", source })?;
     let bytes = bytes.ok_or_else(damaged)?;
     let (body, checksum) = bytes.split_last_chunk::<32>().ok_or_else(damaged)?;
     if *checksum != tagged_hash(CHECKSUM_TAG, &[body]) {

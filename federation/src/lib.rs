@@ -8,6 +8,7 @@
 pub mod approve;
 pub mod bitcoind;
 pub mod cli;
+pub mod command;
 pub mod config;
 pub mod daemon;
 pub mod descriptor;

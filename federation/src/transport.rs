@@ -101,8 +101,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Room for a member that lacks everything: fifteen members that sign six transactions of 16 inputs have some 200 kB and
-    /// 280 messages for it. When nobody lacks anything, each says three messages a second.
+    /// Room for a member that lacks everything: of fifteen that sign six transactions of 16 inputs, each has some 240 kB and
+    /// 270 messages for it. When nobody lacks anything, each says three messages a second.
     fn default() -> Self {
         Self {
             bytes_per_second: 2 << 20,

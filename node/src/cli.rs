@@ -1,5 +1,4 @@
-//! The commands of the operator. Results go to standard output, the log to standard error; a failure is one line
-//! `error: ...` that ends with what to do. Exit codes: 0 done, 1 failed, 2 asked for wrongly.
+//! The commands of the operator.
 
 pub mod chainspec;
 pub mod check;
@@ -15,8 +14,8 @@ pub mod wallet;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use causeway_federation::command::{self, start_log};
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 pub use error::CliError;
 
@@ -55,23 +54,7 @@ enum Command {
 
 /// Runs the command of this process, and returns its exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Nobody is there to be told that standard error is closed.
-            let _ = error.print();
-            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
-        }
-    };
-    match execute(cli.command, &mut io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has read enough.
-        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {}", error::one_line(&error));
-            ExitCode::from(error.exit_code())
-        }
-    }
+    command::run(|cli: Cli| execute(cli.command, &mut io::stdout().lock()))
 }
 
 fn execute(command: Command, out: &mut impl Write) -> Result<(), CliError> {
@@ -97,15 +80,4 @@ fn execute(command: Command, out: &mut impl Write) -> Result<(), CliError> {
             }
         }
     }
-}
-
-/// Sends the log to standard error; once, later calls change nothing. `filter` is as `log.level` in the settings.
-pub(crate) fn start_log(filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    // An error says that the log has started already.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .try_init();
 }

@@ -15,6 +15,7 @@ use causeway_chainspec::SatPerKvb;
 use causeway_consensus::bft::LinearTimeouts;
 use causeway_consensus::state::{Index, StoreOptions};
 use causeway_federation::bitcoind::{BitcoindConfig, ENDPOINTS_MAX, Endpoint, EndpointConfig};
+use causeway_federation::files::{TextFileError, read_text};
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,6 @@ use toml::{Table, Value};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::home::{HomeError, read_text};
 use crate::mempool::Policy;
 use keys::{Allowed, KEYS, KeyDoc, SECTIONS};
 
@@ -41,7 +41,7 @@ const HEAD: &str = "\
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("the settings cannot be read")]
-    Read(#[source] HomeError),
+    Read(#[source] TextFileError),
     /// Not TOML, an unknown key, or a value of the wrong type.
     #[error("{} line {line}{}: {problem}{}", path.display(), named(key), allowed(allows))]
     Syntax { path: PathBuf, line: usize, key: String, problem: String, allows: String },

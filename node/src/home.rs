@@ -14,26 +14,19 @@
 //! <home>/LOCK                   held by the process that runs on the home
 //! ```
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use causeway_chainspec::{ChainSpec, ChainSpecError};
-
-use crate::shell::files::{create_new, read_bounded, sync_directory};
+use causeway_chainspec::ChainSpec;
+use causeway_federation::files::{Lock, LockError, TextFileError, create_new, read_chainspec, sync_directory};
 
 /// Permissions of every directory of a home.
 const DIRECTORY_MODE: u32 = 0o700;
 
 /// Permissions of files that are no secret.
 const FILE_MODE: u32 = 0o644;
-
-/// Most bytes of a chainspec file: the largest that is written has about 55 kB.
-const CHAINSPEC_BYTES_MAX: u64 = 1 << 20;
-
-/// Most bytes of a process number in the lock file.
-const PID_BYTES_MAX: u64 = 32;
 
 /// Why a home cannot be used.
 #[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
@@ -57,19 +50,9 @@ pub enum HomeError {
     /// Another process runs on it.
     #[error("another causeway runs on {} (pid {pid}): stop that one first, or choose another home", path.display())]
     Running { path: PathBuf, pid: String },
-    /// The chainspec file is none.
-    #[error("{} is refused: use the chainspec that the network was made with", path.display())]
-    ChainSpec {
-        path: PathBuf,
-        #[source]
-        source: Box<ChainSpecError>,
-    },
-    /// A file is far too large to be what it should be.
-    #[error("{} has more than {max} bytes: it is not the file that belongs there", path.display())]
-    TooLarge { path: PathBuf, max: u64 },
-    /// A file is no text.
-    #[error("{} is no UTF-8 text: it is not the file that belongs there", path.display())]
-    NotText { path: PathBuf },
+    /// The chainspec.
+    #[error(transparent)]
+    ChainSpec(#[from] TextFileError),
 }
 
 /// A node's directory.
@@ -81,7 +64,7 @@ pub struct Home {
 /// Says that no other process runs on the home, for as long as it is kept.
 #[derive(Debug)]
 pub struct HomeLock {
-    _file: File,
+    _lock: Lock,
 }
 
 impl Home {
@@ -228,25 +211,12 @@ impl Home {
     /// Another one runs on it, it is no home, or the lock cannot be had.
     pub fn lock(&self) -> Result<HomeLock, HomeError> {
         let path = self.lock_file();
-        let failed = |source| self.io(&path, "locked", source);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&path);
-        let mut file = file.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => self.not_a_home(&self.path),
-            _ => failed(error),
-        })?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let pid = read_bounded(&file, PID_BYTES_MAX).ok().flatten();
-                let pid = pid.and_then(|bytes| String::from_utf8(bytes).ok()).map(|text| text.trim().to_owned());
-                let pid = pid.filter(|pid| !pid.is_empty()).unwrap_or_else(|| "unknown".to_owned());
-                return Err(HomeError::Running { path: self.path.clone(), pid });
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        match Lock::take(&path, FILE_MODE) {
+            Ok(lock) => Ok(HomeLock { _lock: lock }),
+            Err(LockError::Held { pid }) => Err(HomeError::Running { path: self.path.clone(), pid }),
+            Err(LockError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Err(self.not_a_home(&self.path)),
+            Err(LockError::Io(source)) => Err(self.io(&path, "locked", source)),
         }
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
-        Ok(HomeLock { _file: file })
     }
 
     /// Checks that this is a home: [`init`](crate::cli) writes the settings last.
@@ -267,7 +237,7 @@ impl Home {
     /// # Errors
     /// It is missing or refused.
     pub fn load_chainspec(&self) -> Result<ChainSpec, HomeError> {
-        read_chainspec(&self.chainspec())
+        Ok(read_chainspec(&self.chainspec())?)
     }
 
     fn not_a_home(&self, missing: &Path) -> HomeError {
@@ -277,27 +247,6 @@ impl Home {
     fn io(&self, path: &Path, doing: &'static str, source: io::Error) -> HomeError {
         HomeError::Io { path: path.to_owned(), doing, source }
     }
-}
-
-/// Reads a chainspec file.
-///
-/// # Errors
-/// It is missing or refused.
-pub fn read_chainspec(path: &Path) -> Result<ChainSpec, HomeError> {
-    let text = read_text(path, CHAINSPEC_BYTES_MAX)?;
-    ChainSpec::from_toml(&text)
-        .map_err(|source| HomeError::ChainSpec { path: path.to_owned(), source: Box::new(source) })
-}
-
-/// Reads a text file of at most `max` bytes.
-///
-/// # Errors
-/// It is missing, too large or no text.
-pub(crate) fn read_text(path: &Path, max: u64) -> Result<String, HomeError> {
-    let bytes = File::open(path).and_then(|file| read_bounded(&file, max));
-    let bytes = bytes.map_err(|source| HomeError::Io { path: path.to_owned(), doing: "read", source })?;
-    let bytes = bytes.ok_or_else(|| HomeError::TooLarge { path: path.to_owned(), max })?;
-    String::from_utf8(bytes).map_err(|_| HomeError::NotText { path: path.to_owned() })
 }
 
 #[cfg(test)]

@@ -3,23 +3,16 @@
 //! A key file is made once and never written again. No key is ever printed; its memory is wiped where that is possible.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bitcoin::hex::{DisplayHex, FromHex};
 use bitcoin::secp256k1::{Keypair, SECP256K1, SecretKey, XOnlyPublicKey};
 use causeway_consensus::bft::{Address, Key, Signature};
+use causeway_federation::files::{PrivateFileError, create_private, open_private, read_bounded};
 use libp2p::identity;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use zeroize::Zeroizing;
-
-use crate::shell::files::{create_new, read_bounded};
-
-/// Permissions of a file that holds a secret: its owner reads and writes it, nobody else does anything.
-const SECRET_MODE: u32 = 0o600;
 
 /// Most bytes of a key file: a line of hex and some comment.
 const KEY_FILE_BYTES_MAX: u64 = 4096;
@@ -38,29 +31,9 @@ const NODE_COMMENT: &str = "\
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyFileError {
-    /// There is none.
-    #[error("the key file {} is missing: restore it from your backup, or make a new home with \"causeway init\"", path.display())]
-    Missing { path: PathBuf },
-    /// There is one already.
-    #[error("{} exists already: move it away first if it is really not needed", path.display())]
-    Exists { path: PathBuf },
-    /// It cannot be read or made.
-    #[error("{} cannot be {doing}: check the disk, the owner and the permissions of the directory", path.display())]
-    Io {
-        path: PathBuf,
-        doing: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    /// Others than its owner can do something with it.
-    #[error("{} is open to others (mode {mode:o}): run \"chmod 600 {}\"; if somebody may have read a key, replace it", path.display(), path.display())]
-    Exposed { path: PathBuf, mode: u32 },
-    /// It belongs to another user.
-    #[error("{} belongs to user {owner}, and this process runs as user {user}: run it as that user, or change the owner", path.display())]
-    OtherOwner { path: PathBuf, owner: u32, user: u32 },
-    /// It is no file.
-    #[error("{} is no regular file: put the key file there", path.display())]
-    NotAFile { path: PathBuf },
+    /// The file itself.
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
     /// It does not hold a key. What it holds is not told.
     #[error("{} holds no key: it must be one line of 64 hex digits, a valid key, beside lines that start with #; restore it from your backup", path.display())]
     Malformed { path: PathBuf },
@@ -176,47 +149,19 @@ pub(crate) fn random_secret() -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
 fn store_secret(path: &Path, comment: &str, secret: &[u8; 32]) -> Result<(), KeyFileError> {
     let hex = Zeroizing::new(secret.to_lower_hex_string());
     let text = Zeroizing::new([comment, hex.as_str(), "\n"].concat());
-    create_new(path, SECRET_MODE, text.as_bytes()).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
-        _ => KeyFileError::Io { path: path.to_owned(), doing: "made", source },
-    })
+    Ok(create_private(path, text.as_bytes())?)
 }
 
 fn load_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
-    let failed = |source| KeyFileError::Io { path: path.to_owned(), doing: "read", source };
-    let file = OpenOptions::new().read(true).open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => KeyFileError::Missing { path: path.to_owned() },
-        _ => failed(error),
-    })?;
-    check_private(&file, path)?;
+    let file = open_private(path, false)?;
     let malformed = || KeyFileError::Malformed { path: path.to_owned() };
-    let bytes = read_bounded(&file, KEY_FILE_BYTES_MAX).map_err(failed)?.ok_or_else(malformed)?;
-    let bytes = Zeroizing::new(bytes);
+    let bytes = read_bounded(&file, KEY_FILE_BYTES_MAX);
+    let bytes = bytes.map_err(|source| PrivateFileError::Io { path: path.to_owned(), doing: "read", source })?;
+    let bytes = Zeroizing::new(bytes.ok_or_else(malformed)?);
     let text = std::str::from_utf8(&bytes).map_err(|_| malformed())?;
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let (Some(line), None) = (lines.next(), lines.next()) else { return Err(malformed()) };
     <[u8; 32]>::from_hex(line).map(Zeroizing::new).map_err(|_| malformed())
-}
-
-/// Checks that an open file is this user's, and nobody else's.
-///
-/// # Errors
-/// It is not, or it is no file.
-pub(crate) fn check_private(file: &File, path: &Path) -> Result<(), KeyFileError> {
-    let metadata = file.metadata();
-    let metadata = metadata.map_err(|source| KeyFileError::Io { path: path.to_owned(), doing: "read", source })?;
-    if !metadata.is_file() {
-        return Err(KeyFileError::NotAFile { path: path.to_owned() });
-    }
-    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
-    if owner != user {
-        return Err(KeyFileError::OtherOwner { path: path.to_owned(), owner, user });
-    }
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(KeyFileError::Exposed { path: path.to_owned(), mode });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

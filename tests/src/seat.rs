@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use bitcoin::secp256k1::XOnlyPublicKey;
 use causeway_chainspec::ChainId;
+use causeway_consensus::bft::ValidatorSet;
 use causeway_consensus::peg::batch::Batch;
 use causeway_consensus::peg::script::EpochScripts;
-use causeway_federation::approve::{self, BitcoinFacts, Federation, NodeFacts, OwnFacts};
+use causeway_federation::approve::{self, BitcoinFacts, DepositsMark, Federation, NodeFacts, OwnFacts};
 use causeway_federation::bitcoind::{Bitcoind, BitcoindConfig, BitcoindError};
 use causeway_federation::config::Config;
 use causeway_federation::daemon::{BatchTask, BitcoinAccess, NodeError, NodeView, RestNode};
@@ -141,6 +142,7 @@ impl Sitter {
         let config = Config::load(&home.config()).expect("its settings");
         let spec = home.load_chainspec().expect("its chain");
         let (epoch, chain) = (spec.federation(), spec.chain_id());
+        let validators = ValidatorSet::new(spec.validators()).expect("a right chainspec");
         let passphrase = config.passphrase_file.clone().map(PassphraseSource::File).expect("a devnet has it in a file");
         let passphrase = Passphrase::get(&passphrase).expect("its passphrase");
         let (keys, lock) = OpenKeys::open(&home.key(), &passphrase).expect("its keys").into_parts();
@@ -158,7 +160,7 @@ impl Sitter {
         };
         Self {
             own: u16::try_from(own).expect("few members"),
-            federation: Federation { chain, epochs: vec![Arc::new(EpochScripts::build(epoch))] },
+            federation: Federation { chain, validators, epochs: vec![Arc::new(EpochScripts::build(epoch))] },
             identities,
             identity: keys.identity,
             signer: Signer::new(keys.member),
@@ -208,7 +210,11 @@ impl Sitter {
     async fn look(&mut self, transport: &Transport) -> Result<(), NodeError> {
         let chain = self.node.chain().await?;
         let open = self.node.open_batches().await?;
-        let node = NodeFacts { chain, tip: open.tip, frozen: open.frozen, certified: None, at_acted_on: None };
+        let certificate = self.node.certificate(open.tip.height).await?;
+        let node = NodeFacts { chain, tip: open.tip, frozen: open.frozen, certificate, at_acted_on: None, other: None };
+        // It looks for no deposits on Bitcoin.
+        let deposits = DepositsMark { height: open.tip.height, ..DepositsMark::default() };
+        let own = OwnFacts { deposits, ..OwnFacts::default() };
         let mut wanted = Vec::new();
         for batch in &open.batches {
             let txid = batch.newest().txid;
@@ -217,7 +223,7 @@ impl Sitter {
                 continue;
             }
             let Ok(facts) = self.facts(batch).await else { continue };
-            let approved = approve::approve(&self.federation, &OwnFacts::default(), &node, batch, &facts, |_| None);
+            let approved = approve::approve(&self.federation, &own, &node, batch, &facts, |_| None);
             let Ok(approved) = approved else { continue };
             let task = BatchTask::new(approved);
             let id = task.task_id();
@@ -268,7 +274,8 @@ impl Sitter {
 
     fn perform(&mut self, transport: &Transport, action: SessionAction) -> Option<SessionEvent> {
         match action {
-            SessionAction::Send(message) => {
+            // Whoever is not meant knows it already.
+            SessionAction::Send(message) | SessionAction::SendTo { message, .. } => {
                 if let Some(message) = (self.manner)(message) {
                     let signed = SignedMessage::sign(self.chain(), self.own, &self.identity, message);
                     transport.broadcast(signed.encode());
@@ -276,8 +283,8 @@ impl Sitter {
                 }
                 None
             }
-            SessionAction::Relay(message) => {
-                transport.broadcast(message.encode());
+            SessionAction::Relay(signed) | SessionAction::RelayTo { signed, .. } => {
+                transport.broadcast(signed.encode());
                 None
             }
             SessionAction::Persist(record) => Some(SessionEvent::Persisted { round: record.round }),

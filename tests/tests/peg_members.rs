@@ -227,7 +227,7 @@ impl Partner {
         for message in &heard {
             let (member, SessionMessage { task, round, body }) = (message.member(), message.message());
             let kind = match body {
-                Body::Join | Body::Result { .. } => continue,
+                Body::Join { .. } | Body::Result { .. } => continue,
                 Body::Nonces { nonces, .. } => {
                     let new = nonces.iter().all(|nonce| nonces_shown.insert((member, *nonce)));
                     assert!(new, "member {member} shows a nonce again in round {round}");
@@ -296,7 +296,7 @@ fn finish(network: &mut PegNetwork, request: OutPoint, payee: &bitcoin::Address)
 }
 
 fn is_join(message: &SessionMessage) -> bool {
-    message.body == Body::Join
+    matches!(message.body, Body::Join { .. })
 }
 
 fn is_nonces(message: &SessionMessage) -> bool {

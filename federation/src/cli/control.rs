@@ -119,7 +119,7 @@ fn show(status: &Status, out: &mut impl Write) -> io::Result<()> {
 pub(crate) fn pause(args: &HomeArgs, out: &mut impl Write) -> Result<(), CliError> {
     let home = existing(&args.home)?;
     let path = home.paused();
-    files::replace(&path, b"paused\n").map_err(|source| home.io(&path, "written", source))?;
+    files::replace(&path, files::SECRET_MODE, b"paused\n").map_err(|source| home.io(&path, "written", source))?;
     let runs = block_on(nudge(&home))??.is_some();
     writeln!(out, "paused: the member signs nothing{}", if runs { "" } else { " (it is not running)" })?;
     Ok(())

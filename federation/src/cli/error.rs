@@ -8,6 +8,7 @@ use causeway_chainspec::ChainId;
 use causeway_consensus::bft::ValidatorSetError;
 
 use crate::bitcoind::{BitcoindError, EndpointCountError};
+use crate::command::CommandError;
 use crate::config::ConfigError;
 use crate::daemon::{ControlError, DaemonError};
 use crate::home::HomeError;
@@ -94,9 +95,12 @@ pub enum CliError {
     Output(#[from] io::Error),
 }
 
-impl CliError {
-    /// The exit code of the process: 2 if the command was asked for wrongly, otherwise 1.
-    pub fn exit_code(&self) -> u8 {
+impl CommandError for CliError {
+    fn output(&self) -> Option<&io::Error> {
+        if let Self::Output(error) = self { Some(error) } else { None }
+    }
+
+    fn exit_code(&self) -> u8 {
         match self {
             Self::NoSuchChain { .. } | Self::NotDevnet | Self::DevnetIndex { .. } | Self::KeysExist { .. } => 2,
             _ => 1,

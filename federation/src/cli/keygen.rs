@@ -11,7 +11,7 @@ use libp2p::Multiaddr;
 use super::{CliError, PassphraseArgs};
 use crate::config::{PeerConfig, Template, peer_toml};
 use crate::files;
-use crate::home::{Home, HomeError, read_chainspec};
+use crate::home::{Home, HomeError, find_chainspec};
 use crate::keystore::{MemberKeys, Passphrase, PassphraseSource, SigningLog, read_public_keys, verify_backup};
 use crate::musig::{IdentityKey, MemberKey};
 use crate::session::Timing;
@@ -83,7 +83,8 @@ pub(crate) fn keygen(args: &KeygenArgs, out: &mut impl Write) -> Result<(), CliE
         (Some(_), PassphraseSource::Prompt) => {
             let file = home.path().join(PASSPHRASE_FILE);
             let text = format!("{DEVNET_PASSPHRASE}\n");
-            files::replace(&file, text.as_bytes()).map_err(|source| home.io(&file, "written", source))?;
+            files::replace(&file, files::SECRET_MODE, text.as_bytes())
+                .map_err(|source| home.io(&file, "written", source))?;
             Some(file)
         }
         _ => None,
@@ -111,7 +112,7 @@ pub(crate) fn keygen(args: &KeygenArgs, out: &mut impl Write) -> Result<(), CliE
         },
     };
     let config = home.config();
-    files::create_new(&config, 0o600, template.to_toml().as_bytes())
+    files::create_new(&config, files::SECRET_MODE, template.to_toml().as_bytes())
         .map_err(|source| home.io(&config, "written", source))?;
     if let Some(spec) = &spec {
         add_chain(&home, spec, public.member)?;
@@ -134,7 +135,7 @@ pub(crate) fn keygen(args: &KeygenArgs, out: &mut impl Write) -> Result<(), CliE
 fn join(args: &KeygenArgs, home: &Home, spec: &ChainSpec, out: &mut impl Write) -> Result<(), CliError> {
     let public = read_public_keys(&home.key())?;
     check_member(spec, public.member)?;
-    if let Some(there) = read_chainspec(&home.chainspec())?
+    if let Some(there) = find_chainspec(&home.chainspec())?
         && there.chain_id() != spec.chain_id()
     {
         let given = args.chain.clone().unwrap_or_default();
@@ -152,14 +153,15 @@ fn join(args: &KeygenArgs, home: &Home, spec: &ChainSpec, out: &mut impl Write) 
 /// The log comes last: a home that has one is complete.
 fn add_chain(home: &Home, spec: &ChainSpec, member: PublicKey) -> Result<(), CliError> {
     let path = home.chainspec();
-    files::replace(&path, spec.to_toml().as_bytes()).map_err(|source| home.io(&path, "written", source))?;
+    files::replace(&path, files::SECRET_MODE, spec.to_toml().as_bytes())
+        .map_err(|source| home.io(&path, "written", source))?;
     drop(SigningLog::create(&home.signing_log(), spec.chain_id(), member)?);
     Ok(())
 }
 
 /// The chainspec of `--chain`: a file, or a built-in network.
 pub(crate) fn load_chain(given: &str) -> Result<ChainSpec, CliError> {
-    if let Some(spec) = read_chainspec(Path::new(given))? {
+    if let Some(spec) = find_chainspec(Path::new(given))? {
         return Ok(spec);
     }
     ChainSpec::built_in(given).map_err(|_| CliError::NoSuchChain { given: given.to_owned() })

@@ -29,7 +29,7 @@ use super::control::block_on;
 use super::keygen::load_chain;
 use crate::bitcoind::{Bitcoind, BitcoindConfig, Deadlines, Endpoint, EndpointConfig};
 use crate::daemon::{NodeError, NodeUrl};
-use crate::files;
+use crate::files::{self, PrivateFileError};
 use crate::recover::{Recovery, RecoveryCoin, RecoveryError};
 
 /// Most bytes of a list of coins or a recovery file.
@@ -57,8 +57,11 @@ pub enum RecoverError {
     #[error("{} is no list of coins: write [{{\"outpoint\": \"txid:vout\", \"value\": satoshi, \"deposit\": {{\"destination\": hex, \"refund_key\": hex}}}}], deposit only for deposits", path.display())]
     CoinList { path: PathBuf },
     /// No key.
-    #[error("{} holds no secret key: its first line must be 64 hex digits, and its mode 0600", path.display())]
+    #[error("{} holds no secret key: its first line must be 64 hex digits", path.display())]
     KeyFile { path: PathBuf },
+    /// The file of a key is not its owner's alone.
+    #[error(transparent)]
+    KeyAccess(#[from] PrivateFileError),
     /// Nowhere to find coins.
     #[error(
         "no coins: give --bitcoind and --credentials-file to look for main outputs, and --node or --coins for deposits that were never swept"
@@ -333,19 +336,15 @@ fn read(path: &Path) -> Result<String, RecoverError> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), RecoverError> {
-    let written = files::replace(path, text.as_bytes());
+    let written = files::replace(path, files::SECRET_MODE, text.as_bytes());
     written.map_err(|source| RecoverError::File { path: path.to_owned(), doing: "written", source })
 }
 
 /// The key in the first line of a file that nobody else can read.
 fn read_key(path: &Path) -> Result<SecretKey, RecoverError> {
-    use std::os::unix::fs::PermissionsExt as _;
     let none = || RecoverError::KeyFile { path: path.to_owned() };
-    let metadata = std::fs::metadata(path).map_err(|_| none())?;
-    if metadata.permissions().mode() & 0o077 != 0 {
-        return Err(none());
-    }
-    let bytes = Zeroizing::new(files::read(path, 1_024).ok().flatten().ok_or_else(none)?);
+    let file = files::open_private(path, false)?;
+    let bytes = Zeroizing::new(files::read_bounded(&file, 1_024).ok().flatten().ok_or_else(none)?);
     let line = std::str::from_utf8(&bytes).ok().and_then(|text| text.lines().next()).ok_or_else(none)?;
     let secret = Zeroizing::new(<[u8; 32]>::from_hex(line.trim()).map_err(|_| none())?);
     SecretKey::from_slice(&*secret).map_err(|_| none())

@@ -10,8 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{CliError, PassphraseArgs};
 use crate::approve::Federation;
 use crate::bitcoind::{Bitcoind, BitcoindConfig};
+use crate::command::{self, one_line};
 use crate::config::Config;
-use crate::daemon::{self, DaemonParts, RestNode, Tempo, chain_of, load_scripts};
+use crate::daemon::{self, DaemonParts, RestNode, Tempo, load_scripts};
 use crate::home::Home;
 use crate::keystore::{KeyLock, OpenKeys, Passphrase, SigningLog};
 use crate::transport::{Limits, TransportConfig, transport_key};
@@ -33,7 +34,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), CliError> {
     let home = Home::at(&args.home);
     home.check_complete()?;
     let config = Config::load(&home.config())?;
-    super::start_log(&config.log_level);
+    command::start_log(&config.log_level);
     let (parts, _lock) = prepare(args, &home, config)?;
     if args.end_with_parent {
         end_with_parent();
@@ -96,12 +97,12 @@ async fn check_node(parts: &DaemonParts) -> Result<(), CliError> {
         }
         Ok(_) => {
             if let Err(error) = parts.bitcoin.tip().await {
-                tracing::warn!(error = %chain_of(&error), "bitcoind does not answer yet: nothing is signed until it does");
+                tracing::warn!(error = %one_line(&error), "bitcoind does not answer yet: nothing is signed until it does");
             }
             Ok(())
         }
         Err(error) => {
-            tracing::warn!(error = %chain_of(&error), "the node does not answer yet: nothing is signed until it does");
+            tracing::warn!(error = %one_line(&error), "the node does not answer yet: nothing is signed until it does");
             Ok(())
         }
     }

@@ -128,7 +128,7 @@ pub(super) fn remove(home: &Home) {
 }
 
 pub(super) fn write_status(home: &Home, status: &Status) -> io::Result<()> {
-    files::replace(&home.status(), &serde_json::to_vec_pretty(status)?)
+    files::replace(&home.status(), files::SECRET_MODE, &serde_json::to_vec_pretty(status)?)
 }
 
 /// The status of a member: of the running one, or what it left when it stopped.

@@ -89,7 +89,11 @@ pub(crate) fn store_acted_on(home: &Home, acted_on: &ActedOn) -> Result<(), Reco
     let BlockPoint { height, hash } = acted_on.block;
     let certificate = acted_on.certificate.as_ref().map(|certificate| certificate.encode().to_lower_hex_string());
     let bytes = serde_json::to_vec(&ActedOnFile { height, hash, certificate }).expect("numbers and texts are JSON");
-    files::replace(&path, &bytes).map_err(|source| RecordError::Io { path, doing: "written", source })
+    files::replace(&path, files::SECRET_MODE, &bytes).map_err(|source| RecordError::Io {
+        path,
+        doing: "written",
+        source,
+    })
 }
 
 /// How far the member has found credited deposits on Bitcoin. Without a file that can be read it looks for all of them
@@ -111,7 +115,11 @@ pub(crate) fn load_deposits(home: &Home) -> DepositsMark {
 pub(crate) fn store_deposits(home: &Home, mark: &DepositsMark) -> Result<(), RecordError> {
     let path = home.deposits();
     let bytes = serde_json::to_vec(mark).expect("numbers and a hash are JSON");
-    files::replace(&path, &bytes).map_err(|source| RecordError::Io { path, doing: "written", source })
+    files::replace(&path, files::SECRET_MODE, &bytes).map_err(|source| RecordError::Io {
+        path,
+        doing: "written",
+        source,
+    })
 }
 
 /// Why a member stopped for good.
@@ -142,7 +150,7 @@ pub(crate) fn store_alarm(home: &Home, alarm: &AlarmRecord) -> io::Result<()> {
     if home.alarm().try_exists().unwrap_or(false) {
         return Ok(());
     }
-    files::replace(&home.alarm(), &serde_json::to_vec_pretty(alarm)?)
+    files::replace(&home.alarm(), files::SECRET_MODE, &serde_json::to_vec_pretty(alarm)?)
 }
 
 /// A signed transaction of an open batch.
@@ -198,7 +206,7 @@ impl SignedRecord {
         };
         let SignedRecord { batch, version, txid, .. } = *self;
         let file = SignedFile { batch, version, txid, path, transaction: serialize_hex(&self.transaction) };
-        files::replace(&Self::file(home, &txid), &serde_json::to_vec(&file)?)
+        files::replace(&Self::file(home, &txid), files::SECRET_MODE, &serde_json::to_vec(&file)?)
     }
 
     /// Removes its file.
@@ -239,6 +247,6 @@ pub(crate) fn load_scripts(home: &Home, epoch: &Epoch) -> Result<Arc<EpochScript
         }
     }
     let scripts = EpochScripts::build(epoch);
-    files::replace(&path, &scripts.encode()).map_err(|source| home.io(&path, "written", source))?;
+    files::replace(&path, files::SECRET_MODE, &scripts.encode()).map_err(|source| home.io(&path, "written", source))?;
     Ok(Arc::new(scripts))
 }

@@ -20,6 +20,7 @@ use crate::approve::{
     self, ActedOn, BitcoinFacts, BlockPoint, Decline, DepositFacts, DepositsMark, Federation, NodeFacts, NotReady,
     OwnFacts,
 };
+use crate::command::one_line;
 use crate::home::Home;
 use crate::keystore::{SigningLog, SigningLogError};
 use crate::musig::{IdentityKey, MemberKey};
@@ -256,7 +257,7 @@ impl Room {
         let mark = approve::check_deposits(&self.deposits, &facts.map_err(waits)?);
         let mark = mark.map_err(|decline| declined(None, &decline))?;
         if mark.newest != self.deposits.newest {
-            records::store_deposits(&self.home, &mark).map_err(|error| waits(chain_of(&error)))?;
+            records::store_deposits(&self.home, &mark).map_err(|error| waits(one_line(&error)))?;
         }
         self.deposits = mark;
         Ok(())
@@ -272,10 +273,10 @@ impl Room {
         // Both before anything is said: after a restart the member must know.
         let height = at.block.height;
         if self.acted_on.as_ref() != Some(&at) {
-            records::store_acted_on(&self.home, &at).map_err(|error| chain_of(&error))?;
+            records::store_acted_on(&self.home, &at).map_err(|error| one_line(&error))?;
             self.acted_on = Some(at);
         }
-        self.log.claim(u64::from(batch), &approved.outpoints()).map_err(|error| chain_of(&error))?;
+        self.log.claim(u64::from(batch), &approved.outpoints()).map_err(|error| one_line(&error))?;
         let used = self.log.highest_round(&task.task_id());
         let known = self.signed.get(&txid).and_then(|record| record.signed());
         let known = known.filter(|signed| task.assemble(signed).is_ok());
@@ -347,7 +348,7 @@ impl Room {
                 Ok(()) => events.push_back(SessionEvent::Persisted { round: record.round }),
                 // The session waits in vain and goes on to the next round.
                 Err(error @ SigningLogError::RoundUsed { .. }) => tracing::warn!(%error, "a round is left out"),
-                Err(error) => self.raise(chain_of(&error)),
+                Err(error) => self.raise(one_line(&error)),
             },
             SessionAction::MakeNonces(attempt) => match self.signer.make_nonces(&attempt) {
                 Ok(nonces) => {
@@ -462,16 +463,4 @@ impl Room {
         let (declined, deposits) = (self.declined.clone(), self.deposits);
         self.reports.push(Report::Standing { tasks, declined, acted_on, deposits });
     }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str("; cause: ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -12,10 +12,11 @@ use tokio::sync::Notify;
 use super::board::Board;
 use super::coins::{self, BitcoinAccess, BitcoinTip};
 use super::node::{NodeError, NodeView};
-use super::room::{Order, Survey, chain_of};
+use super::room::{Order, Survey};
 use super::{Tempo, records::SignedRecord};
 use crate::approve::{BitcoinFacts, BlockPoint, NodeFacts};
 use crate::bitcoind::{Refusal, Sent};
+use crate::command::one_line;
 
 pub(crate) struct Surveyor {
     node: Arc<dyn NodeView>,
@@ -66,7 +67,7 @@ impl Surveyor {
                     let _ = self.orders.try_send(Order::Survey(Box::new(survey)));
                 }
                 Err(error) => {
-                    let text = chain_of(&error);
+                    let text = one_line(&error);
                     let mut board = self.board();
                     if board.status.node.error.as_ref() != Some(&text) {
                         tracing::warn!(error = %text, "the node gives no answer");
@@ -120,7 +121,7 @@ impl Surveyor {
         let deposits = match &tip {
             Ok(tip) => {
                 let facts = coins::deposit_facts(&*self.bitcoin, tip, &mark, peg_ins).await;
-                facts.map_err(|error| chain_of(&error))
+                facts.map_err(|error| one_line(&error))
             }
             Err(error) => Err(error.clone()),
         };
@@ -128,7 +129,7 @@ impl Surveyor {
     }
 
     async fn look_at_bitcoin(&mut self) -> Result<BitcoinTip, String> {
-        let tip = self.bitcoin.tip().await.map_err(|error| chain_of(&error));
+        let tip = self.bitcoin.tip().await.map_err(|error| one_line(&error));
         let mut board = self.board();
         let status = &mut board.status.bitcoin;
         match &tip {
@@ -173,7 +174,7 @@ impl Surveyor {
         if let Some(facts) = self.facts.get(&txid) {
             return Ok(facts.clone());
         }
-        let facts = coins::facts(&*self.bitcoin, tip, batch).await.map_err(|error| chain_of(&error))?;
+        let facts = coins::facts(&*self.bitcoin, tip, batch).await.map_err(|error| one_line(&error))?;
         let of_tip = facts.coins.iter().flatten().all(|coin| coin.as_of == tip.best);
         if of_tip && !facts.syncing {
             self.facts.insert(txid, facts.clone());
@@ -220,7 +221,7 @@ impl Surveyor {
             Ok(Sent::InMempool) => ("in the mempool".to_owned(), true),
             Ok(Sent::InChain) => ("in a block".to_owned(), true),
             Ok(Sent::Refused(refusal)) => (show_refusal(&refusal), false),
-            Err(error) => (chain_of(&error), false),
+            Err(error) => (one_line(&error), false),
         };
         let is_new = self.board().set_sent(txid, &answer);
         match (is_new, is_well) {

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::KeystoreError;
-use super::files::{open_private, read_bounded};
+use crate::files::{PrivateFileError, open_private, read_bounded};
 
 /// Most bytes of a passphrase.
 const BYTES_MAX: usize = 1_024;
@@ -40,7 +39,7 @@ pub enum PassphraseError {
     NoVariable { name: String },
     /// The file cannot be used.
     #[error("the passphrase file cannot be used")]
-    File(#[source] Box<KeystoreError>),
+    File(#[source] Box<PrivateFileError>),
     /// There is no terminal.
     #[error("the passphrase cannot be asked for: run on a terminal, or name a passphrase file")]
     Prompt(#[source] io::Error),
@@ -127,7 +126,7 @@ impl Passphrase {
         let failed = |error| PassphraseError::File(Box::new(error));
         let file = open_private(path, false).map_err(failed)?;
         let bytes = read_bounded(&file, 4 * BYTES_MAX as u64)
-            .map_err(|source| failed(KeystoreError::Io { path: path.to_owned(), doing: "read", source }))?;
+            .map_err(|source| failed(PrivateFileError::Io { path: path.to_owned(), doing: "read", source }))?;
         let bytes = Zeroizing::new(bytes.ok_or(PassphraseError::TooLong)?);
         let text = std::str::from_utf8(&bytes).map_err(|_| PassphraseError::NotText)?;
         Self::new(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))

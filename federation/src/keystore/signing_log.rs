@@ -34,8 +34,7 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, Txid};
 use causeway_chainspec::{ChainId, tagged_hash};
 
-use super::KeystoreError;
-use super::files::{create_whole, open_private, read_bounded};
+use crate::files::{PrivateFileError, create_private, open_private, read_bounded};
 use crate::session::{AttemptId, AttemptRecord, INPUTS_MAX, TaskId};
 
 /// Most bytes of a log: some 200,000 batches of 16 coins and four attempts.
@@ -68,7 +67,7 @@ pub enum SigningLogError {
     #[error(
         "the signing log cannot be opened: do not make a new one for a key that has signed; put the member's own log back, or change the key"
     )]
-    Access(#[source] Box<KeystoreError>),
+    Access(#[source] Box<PrivateFileError>),
     /// The disk does not read or write.
     #[error("the signing log {} cannot be {doing}: check the disk and its space, then start again; nothing left that is not in it", path.display())]
     Io {
@@ -136,7 +135,8 @@ impl SigningLog {
     /// # Errors
     /// There is one already, or it cannot be made.
     pub fn create(path: &Path, chain: ChainId, member: PublicKey) -> Result<Self, SigningLogError> {
-        create_whole(path, &encode_header(chain, member)).map_err(|error| SigningLogError::Access(Box::new(error)))?;
+        create_private(path, &encode_header(chain, member))
+            .map_err(|error| SigningLogError::Access(Box::new(error)))?;
         Self::open(path, chain, member)
     }
 

@@ -64,7 +64,7 @@ fn a_key_file_is_never_overwritten() {
     // What an earlier crash left is no hindrance, and no way in.
     std::fs::write(home.path().join("member.key.new"), b"half").unwrap();
     let again = other.store_with(&path, &passphrase("right"), CHEAP);
-    assert!(matches!(again, Err(KeystoreError::Exists { .. })));
+    assert!(matches!(again, Err(KeystoreError::File(PrivateFileError::Exists { .. }))));
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert!(!home.path().join("member.key.new").exists());
 }
@@ -137,12 +137,23 @@ fn a_file_that_others_can_read_is_refused() {
     for mode in [0o640, 0o604, 0o620, 0o601] {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         let refused = verify_backup(&path, &passphrase("right"));
-        assert!(matches!(refused, Err(KeystoreError::Exposed { mode: found, .. }) if found == mode));
+        assert!(
+            matches!(refused, Err(KeystoreError::File(PrivateFileError::Exposed { mode: found, .. })) if found == mode)
+        );
     }
     let missing = home.path().join("missing");
-    assert!(matches!(verify_backup(&missing, &passphrase("right")), Err(KeystoreError::Missing { .. })));
-    assert!(matches!(OpenKeys::open(&missing, &passphrase("right")), Err(KeystoreError::Missing { .. })));
-    assert!(matches!(verify_backup(home.path(), &passphrase("right")), Err(KeystoreError::NotAFile { .. })));
+    assert!(matches!(
+        verify_backup(&missing, &passphrase("right")),
+        Err(KeystoreError::File(PrivateFileError::Missing { .. }))
+    ));
+    assert!(matches!(
+        OpenKeys::open(&missing, &passphrase("right")),
+        Err(KeystoreError::File(PrivateFileError::Missing { .. }))
+    ));
+    assert!(matches!(
+        verify_backup(home.path(), &passphrase("right")),
+        Err(KeystoreError::File(PrivateFileError::NotAFile { .. }))
+    ));
 }
 
 #[test]

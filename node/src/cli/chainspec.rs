@@ -9,6 +9,7 @@ use bitcoin::Network;
 use bitcoin::hex::DisplayHex;
 use bitcoin::secp256k1::{PublicKey, XOnlyPublicKey};
 use causeway_chainspec::{BitcoinStart, ChainSpec, ChainSpecError, ChainSpecParts, Epoch, EpochParts, Validator};
+use causeway_federation::files::read_text;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 use clap::{Args, Subcommand};
@@ -16,7 +17,7 @@ use toml::Table;
 
 use super::CliError;
 use super::init::find_chain;
-use crate::home::{Home, read_text};
+use crate::home::{Home, HomeError};
 use crate::keys::random_secret;
 
 /// The built-in network that gives what a new chainspec is not told.
@@ -167,7 +168,7 @@ fn present() -> Result<u32, CliError> {
 fn read_bitcoin_start(path: &Path) -> Result<BitcoinStart, CliError> {
     let refused =
         |source: Option<ChainSpecError>| CliError::BitcoinStart { path: path.to_owned(), source: source.map(Box::new) };
-    let text = read_text(path, BITCOIN_START_BYTES_MAX)?;
+    let text = read_text(path, BITCOIN_START_BYTES_MAX).map_err(HomeError::from)?;
     let mut given: Table = text.parse().map_err(|error| refused(Some(ChainSpecError::Toml(error))))?;
     let (Some(section), true) = (given.remove("bitcoin"), given.is_empty()) else { return Err(refused(None)) };
     let model = ChainSpec::built_in(MODEL).map_err(|error| refused(Some(error)))?;

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use causeway_chainspec::ChainSpec;
+use causeway_federation::command::one_line;
 use clap::{Args, Subcommand};
 
 use super::CliError;
@@ -228,7 +229,7 @@ fn stay(
         if !mine_every.is_zero() && mined.elapsed() >= mine_every {
             mined = Instant::now();
             // It says so once, and goes on: bitcoind may be busy.
-            let error = running.miner.mine(1).err().map(|error| super::error::one_line(&error));
+            let error = running.miner.mine(1).err().map(|error| one_line(&error));
             if error.is_some() && error != trouble {
                 writeln!(story.out(), "no block was mined: {}", error.as_deref().unwrap_or_default())?;
             }

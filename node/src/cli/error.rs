@@ -1,12 +1,12 @@
 //! Why a command failed.
 
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
 use causeway_chainspec::{ChainSpecError, Height};
 use causeway_consensus::StateFault;
 use causeway_consensus::state::OpenError;
+use causeway_federation::command::CommandError;
 
 use super::check::Damage;
 use crate::config::ConfigError;
@@ -122,9 +122,12 @@ pub enum CliError {
     Wallet(#[from] WalletError),
 }
 
-impl CliError {
-    /// The exit code of the process: 2 if the command was asked for wrongly, otherwise 1.
-    pub fn exit_code(&self) -> u8 {
+impl CommandError for CliError {
+    fn output(&self) -> Option<&io::Error> {
+        if let Self::Output(error) = self { Some(error) } else { None }
+    }
+
+    fn exit_code(&self) -> u8 {
         match self {
             Self::NoSuchChain { .. }
             | Self::ImportWithoutAbove
@@ -134,16 +137,4 @@ impl CliError {
             _ => 1,
         }
     }
-}
-
-/// The error and its causes, in one line.
-pub(super) fn one_line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str("; cause: ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

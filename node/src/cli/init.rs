@@ -6,11 +6,12 @@ use std::str::FromStr;
 
 use causeway_chainspec::{ChainSpec, ChainSpecError, Height};
 use causeway_consensus::bft::{Address, Key};
+use causeway_federation::files::read_chainspec;
 use clap::Args;
 
 use super::CliError;
 use crate::config::Config;
-use crate::home::{Home, read_chainspec};
+use crate::home::{Home, HomeError};
 use crate::keys::{ValidatorKey, new_node_key};
 use crate::shell::mark_file::MarkFile;
 
@@ -146,7 +147,7 @@ fn write_key(home: &Home, spec: &ChainSpec, key: &NewKey) -> Result<Address, Cli
 pub fn find_chain(given: &str) -> Result<ChainSpec, CliError> {
     let path = Path::new(given);
     if path.exists() {
-        return Ok(read_chainspec(path)?);
+        return Ok(read_chainspec(path).map_err(HomeError::from)?);
     }
     ChainSpec::built_in(given).map_err(|error| match error {
         ChainSpecError::UnknownBuiltIn { built_in, .. } => CliError::NoSuchChain { given: given.to_owned(), built_in },

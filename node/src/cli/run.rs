@@ -144,5 +144,5 @@ pub(super) async fn stop_signal() {
 
 fn start_log(home: &Home) {
     let level = Config::load(&home.config()).map(|config| config.log.level);
-    super::start_log(level.as_deref().unwrap_or("info"));
+    causeway_federation::command::start_log(level.as_deref().unwrap_or("info"));
 }

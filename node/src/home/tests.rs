@@ -62,15 +62,3 @@ fn a_half_made_home_is_none() {
     assert!(home.check_present().is_ok());
     assert!(home.write_new(&home.config(), "").is_err());
 }
-
-#[test]
-fn files_are_bounded_and_text() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("file");
-    fs::write(&path, "12345").unwrap();
-    assert_eq!(read_text(&path, 5).unwrap(), "12345");
-    assert!(matches!(read_text(&path, 4), Err(HomeError::TooLarge { max: 4, .. })));
-    fs::write(&path, [0xff]).unwrap();
-    assert!(matches!(read_text(&path, 4), Err(HomeError::NotText { .. })));
-    assert!(matches!(read_chainspec(&directory.path().join("none")), Err(HomeError::Io { .. })));
-}

@@ -33,8 +33,11 @@ fn a_key_file_is_never_written_over() {
     let key = ValidatorKey::from_bytes(&SECRET).unwrap();
     key.store_new(&path).unwrap();
     let before = fs::read(&path).unwrap();
-    assert!(matches!(ValidatorKey::generate().unwrap().store_new(&path), Err(KeyFileError::Exists { .. })));
-    assert!(matches!(new_node_key(&path), Err(KeyFileError::Exists { .. })));
+    assert!(matches!(
+        ValidatorKey::generate().unwrap().store_new(&path),
+        Err(KeyFileError::File(PrivateFileError::Exists { .. }))
+    ));
+    assert!(matches!(new_node_key(&path), Err(KeyFileError::File(PrivateFileError::Exists { .. }))));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
@@ -46,7 +49,10 @@ fn a_key_that_others_can_read_is_refused() {
     for mode in [0o640, 0o604, 0o660, 0o666, 0o601, 0o610] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let error = ValidatorKey::load(&path).unwrap_err();
-        assert!(matches!(error, KeyFileError::Exposed { mode: found, .. } if found == mode), "{error}");
+        assert!(
+            matches!(error, KeyFileError::File(PrivateFileError::Exposed { mode: found, .. }) if found == mode),
+            "{error}"
+        );
         assert!(error.to_string().contains(&format!("chmod 600 {}", path.display())));
     }
     fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
@@ -63,7 +69,10 @@ fn a_key_of_another_user_is_refused() {
     let path = home.path().join("validator.key");
     ValidatorKey::from_bytes(&SECRET).unwrap().store_new(&path).unwrap();
     std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
-    assert!(matches!(ValidatorKey::load(&path), Err(KeyFileError::OtherOwner { owner: 12_345, .. })));
+    assert!(matches!(
+        ValidatorKey::load(&path),
+        Err(KeyFileError::File(PrivateFileError::OtherOwner { owner: 12_345, .. }))
+    ));
 }
 
 #[test]
@@ -89,7 +98,7 @@ fn what_is_no_key_is_refused_and_not_told() {
     }
     fs::write(&path, [0xff; 40]).unwrap();
     assert!(matches!(ValidatorKey::load(&path), Err(KeyFileError::Malformed { .. })));
-    assert!(matches!(ValidatorKey::load(home.path()), Err(KeyFileError::NotAFile { .. })));
+    assert!(matches!(ValidatorKey::load(home.path()), Err(KeyFileError::File(PrivateFileError::NotAFile { .. }))));
     let missing = ValidatorKey::load(&home.path().join("other.key")).unwrap_err();
     assert!(missing.to_string().contains("restore it from your backup"), "{missing}");
 }

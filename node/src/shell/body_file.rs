@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use causeway_chainspec::Height;
+use causeway_federation::files::{directory_of, sync_directory};
 
-use super::files::{directory_of, sync_directory};
 use crate::wire::BLOCK_BYTES_MAX;
 
 /// Most bytes of the file: what a height with many rounds of full blocks leaves.

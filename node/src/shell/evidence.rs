@@ -11,8 +11,7 @@ use std::str::FromStr;
 use bitcoin::hex::{DisplayHex, FromHex};
 use causeway_chainspec::Height;
 use causeway_consensus::bft::{DecodeError, Equivocation};
-
-use super::files::{read_bounded, replace};
+use causeway_federation::files::{read_bounded, replace};
 
 /// Most proofs that are kept against one validator: the first ones.
 pub const PROOFS_OF_VALIDATOR_MAX: usize = 100;

@@ -21,8 +21,9 @@ use std::path::{Path, PathBuf};
 
 use causeway_chainspec::{ChainId, Height, tagged_hash};
 use causeway_consensus::bft::{DecodeError, LogEntry, Writing};
+use causeway_federation::files::{directory_of, read_bounded, sync_directory};
 
-use super::files::{Disk, directory_of, read_bounded, sync_directory};
+use super::files::Disk;
 
 /// Most bytes of a log: a height with 256 validators and some 3,500 rounds.
 pub const LOG_BYTES_MAX: u64 = 256 << 20;

@@ -26,9 +26,9 @@ use causeway_chainspec::{ChainId, Height, tagged_hash};
 use causeway_consensus::bft::high_water::MARK_BYTES;
 use causeway_consensus::bft::signer::Position;
 use causeway_consensus::bft::{Address, HighWaterMark, MarkError};
+use causeway_federation::files::{PrivateFileError, check_private, directory_of, read_bounded, sync_directory};
 
-use super::files::{Disk, directory_of, read_bounded, sync_directory};
-use crate::keys::{KeyFileError, check_private};
+use super::files::Disk;
 use place::{PLACES_BYTES, Places};
 
 const SLOT_BYTES: usize = 4096;
@@ -61,7 +61,7 @@ pub enum MarkFileError {
     Exists { path: PathBuf },
     /// Others can read or write it, or it belongs to somebody else.
     #[error(transparent)]
-    Access(KeyFileError),
+    Access(PrivateFileError),
     /// Another process has it open.
     #[error("the high-water mark {} is in use by another process: a validator key must run in one place only; stop the other one", path.display())]
     InUse { path: PathBuf },

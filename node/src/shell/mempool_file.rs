@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::files::{read_bounded, replace};
 use crate::mempool::Mempool;
 use crate::mempool::snapshot::{SNAPSHOT_OVERHEAD_BYTES, SnapshotEntry, SnapshotError, decode, encode};
+use causeway_federation::files::{read_bounded, replace};
 
 const FILE_MODE: u32 = 0o600;
 

@@ -31,7 +31,9 @@ fn what_is_no_passphrase_is_named() {
     assert!(matches!(get(&vec![b'a'; BYTES_MAX + 1], 0o600), PassphraseError::TooLong));
     assert!(matches!(get(&vec![b'a'; 100_000], 0o600), PassphraseError::TooLong));
     let exposed = get(b"several random words", 0o644);
-    assert!(matches!(exposed, PassphraseError::File(error) if matches!(*error, KeystoreError::Exposed { .. })));
+    assert!(
+        matches!(exposed, PassphraseError::File(error) if matches!(*error, crate::files::PrivateFileError::Exposed { .. }))
+    );
     let (_home, short) = file(b"too short", 0o600);
     assert!(matches!(Passphrase::get_new(&short), Err(PassphraseError::TooShort)));
     Passphrase::get(&short).unwrap();
