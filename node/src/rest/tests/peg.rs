@@ -1,5 +1,6 @@
 //! The way in and the way out over REST: what is handed out, and what is refused and why.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Txid};
@@ -155,9 +156,21 @@ fn a_deposit_that_was_seen_is_on_its_way() {
 #[test]
 fn credited_deposits_are_listed_up_to_the_tip() {
     let (site, _) = site();
-    let tip = json!({"height": 101, "hash": site.store.tip().hash().to_string()});
-    for (path, since) in [("/v1/peg-ins", 0), ("/v1/peg-ins?since=50", 50), ("/v1/peg-ins?since=500", 500)] {
-        let expected = json!({"tip": tip, "since": since, "to": 101, "peg_ins": []});
+    let tip = json!({"height": 102, "hash": site.store.tip().hash().to_string()});
+    for (path, since) in [("/v1/peg-ins", 0), ("/v1/peg-ins?since=101", 101)] {
+        let answer = site.get(path).json();
+        assert_eq!((&answer["tip"], &answer["since"], &answer["to"]), (&tip, &json!(since), &json!(102)), "{path}");
+        let listed = answer["peg_ins"].as_array().unwrap();
+        assert_eq!(listed.len(), COINS as usize, "{path}");
+        let deposits: HashSet<_> = listed.iter().map(|listed| listed["deposit"].as_str().unwrap()).collect();
+        assert_eq!(deposits.len(), listed.len(), "{path}");
+        for listed in listed {
+            assert_eq!((&listed["credited"], &listed["state"]), (&json!(102), &json!("credited")));
+            assert_eq!(listed["terms"]["epoch"], 1);
+        }
+    }
+    for (path, since) in [("/v1/peg-ins?since=102", 102), ("/v1/peg-ins?since=500", 500)] {
+        let expected = json!({"tip": tip, "since": since, "to": 102, "peg_ins": []});
         assert_eq!(site.get(path).json(), expected, "{path}");
     }
     for path in ["/v1/peg-ins?since=x", "/v1/peg-ins?since=-1", "/v1/peg-ins?since=4294967296", "/v1/peg-ins?from=1"] {
