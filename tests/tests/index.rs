@@ -37,8 +37,11 @@ fn raw(home: &Path) -> DB {
     DB::open_cf_descriptors(&Options::default(), home.join("chain"), families).expect("opens")
 }
 
+/// Column family, key and value.
+type Record = (&'static str, Box<[u8]>, Box<[u8]>);
+
 /// Every record of the indexes.
-fn records(home: &Path) -> Vec<(&'static str, Box<[u8]>, Box<[u8]>)> {
+fn records(home: &Path) -> Vec<Record> {
     let db = raw(home);
     let of_family = |family: &'static str| {
         let mut options = ReadOptions::default();
