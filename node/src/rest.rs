@@ -235,7 +235,7 @@ struct App<L> {
     bodies: Semaphore,
     readers: Arc<Semaphore>,
     pool: Mutex<Option<Arc<pool::View>>>,
-    trail: Trail,
+    trail: Arc<Trail>,
 }
 
 impl<L> App<L> {
@@ -253,7 +253,7 @@ impl<L> App<L> {
             bodies: Semaphore::new(MAX_BODIES),
             readers: Arc::new(Semaphore::new(MAX_READERS)),
             pool: Mutex::new(None),
-            trail: Trail::new(),
+            trail: Arc::new(Trail::new()),
         })
     }
 }

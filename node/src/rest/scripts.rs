@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::hashes::{Hash, sha256};
@@ -78,12 +79,12 @@ pub(super) async fn of_script<L: Live>(app: &App<L>, key: Key, what: OfScript) -
         }
         OfScript::Final(last) => {
             let last = last.and_then(|text| text.parse::<Txid>().ok());
-            let from_start = last.is_some_and(|last| app.trail.take(id, last));
+            let trail = Arc::clone(&app.trail);
             app.read(move |reader| {
                 let view = reader.index()?;
                 // One that is in no block is, or was, in the mempool: what came after it is all of the chain.
-                let last = last.filter(|_| !from_start);
-                let before = last.map(|last| view.place(&last)).transpose()?.flatten();
+                let place = last.map(|last| view.place(&last)).transpose()?.flatten();
+                let before = place.filter(|_| last.is_some_and(|last| !trail.take(id, last)));
                 let page = Page::read(reader, &view, id, before)?;
                 Answer::json(&page.json(reader), Keep::Never)
             })

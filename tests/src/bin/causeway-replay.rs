@@ -1,7 +1,7 @@
 //! Opens a store and commits a file of blocks to it: the process that the crash tests kill.
 //!
 //! `causeway-replay HOME BLOCKS (with-block|later) [INDEX_BATCH]`. The indexes are built in writes of so many transactions, if
-//! they are behind. Says every committed height on standard output, and ends with code 3
+//! they are behind, and the log goes to standard output too. Says every committed height on standard output, and ends with code 3
 //! after a fault of the state.
 
 use std::io::Write;
@@ -19,7 +19,10 @@ fn main() -> ExitCode {
     let options = match batch {
         [] => defaults,
         [batch] => match batch.parse() {
-            Ok(index_batch_transactions) => StoreOptions { index_batch_transactions, ..defaults },
+            Ok(index_batch_transactions) => {
+                tracing_subscriber::fmt().with_writer(std::io::stdout).with_ansi(false).init();
+                StoreOptions { index_batch_transactions, ..defaults }
+            }
             Err(_) => return ExitCode::from(2),
         },
         _ => return ExitCode::from(2),
