@@ -2,8 +2,8 @@
 //!
 //! Block, certificate, header and tip of every block are one synced write. Coins carry the height that they were last
 //! written at: at the tip they go with the block, during sync they wait in memory, and opening a store whose coins are
-//! behind its tip replays the blocks between. The index of transactions goes with each block, if it is kept; opening a store
-//! whose index is behind reads the blocks between. Validation never looks into it.
+//! behind its tip replays the blocks between. The indexes go with each block, if they are kept; opening a store
+//! without them reads all blocks. Validation never looks into them.
 
 mod coins;
 mod index;
@@ -11,6 +11,7 @@ mod open;
 mod schema;
 mod store;
 
+pub use index::{Flow, Index, IndexView, ScriptId, SpendPlace, Statistics, TxPlace, Unspent};
 pub use open::OpenError;
-pub use schema::FORMAT_VERSION;
+pub use schema::{FAMILIES, FORMAT_VERSION, family_options};
 pub use store::{CoinFlush, CommittedBlock, Store, StoreOptions};

@@ -13,7 +13,7 @@ use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Network, ScriptBuf, WitnessVersion};
 use causeway_chainspec::SatPerKvb;
 use causeway_consensus::bft::LinearTimeouts;
-use causeway_consensus::state::StoreOptions;
+use causeway_consensus::state::{Index, StoreOptions};
 use causeway_federation::bitcoind::{BitcoindConfig, ENDPOINTS_MAX, Endpoint, EndpointConfig};
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
@@ -146,6 +146,19 @@ pub struct StoreConfig {
     pub block_cache_mb: usize,
     /// Memory for writes of one column family, in MiB.
     pub write_buffer_mb: usize,
+    /// What is kept for wallets.
+    pub index: IndexConfig,
+}
+
+/// What is kept for wallets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IndexConfig {
+    /// Where transactions stand, histories of scripts, who spent what.
+    #[default]
+    All,
+    /// Nothing.
+    None,
 }
 
 /// The operator's own bitcoind.
@@ -226,7 +239,7 @@ impl Default for MempoolConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { coin_cache_mb: 256, block_cache_mb: 64, write_buffer_mb: 64 }
+        Self { coin_cache_mb: 256, block_cache_mb: 64, write_buffer_mb: 64, index: IndexConfig::All }
     }
 }
 
@@ -351,7 +364,11 @@ impl Config {
             coin_cache_bytes: bytes(self.store.coin_cache_mb),
             block_cache_bytes: bytes(self.store.block_cache_mb),
             write_buffer_bytes: bytes(self.store.write_buffer_mb),
-            index_transactions: true,
+            index: match self.store.index {
+                IndexConfig::All => Index::All,
+                IndexConfig::None => Index::None,
+            },
+            ..StoreOptions::default()
         }
     }
 
@@ -391,6 +408,7 @@ fn refused(doc: &KeyDoc, value: &Value) -> Option<String> {
     let shown = || Some(value.to_string());
     match (doc.allowed, value) {
         (Allowed::Number { min, max, .. }, Value::Integer(got)) if !(min..=max).contains(got) => shown(),
+        (Allowed::Words(words), Value::String(word)) if !words.contains(&word.as_str()) => shown(),
         (Allowed::LogFilter, Value::String(filter)) if !is_log_filter(filter) => shown(),
         (Allowed::Endpoints, Value::Array(list)) if list.is_empty() || list.len() > ENDPOINTS_MAX => shown(),
         // What a relative path means depends on where the node is started.

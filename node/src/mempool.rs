@@ -35,6 +35,7 @@ use causeway_consensus::check::check_transaction;
 use causeway_consensus::coin::is_unspendable;
 use causeway_consensus::script::VerifiedScripts;
 use causeway_consensus::spend::check_lock_time;
+use causeway_consensus::state::{ScriptId, Statistics};
 use causeway_consensus::{Block, ScriptCache, Tip};
 
 pub use check::{CheckJob, Checked, CoinRequest, TipFacts};
@@ -211,7 +212,7 @@ impl Mempool {
     }
 
     fn try_finish(&mut self, checked: Checked, now_s: u64, departed: &mut Vec<Departed>) -> Result<Outcome, Reject> {
-        let Checked { subject, from_pool, fee, sigops_cost, vsize, tip, verified, late } = checked;
+        let Checked { subject, from_pool, fee, sigops_cost, vsize, tip, verified, scripts, late } = checked;
         let mut inputs = subject.transaction.input.iter().zip(&from_pool);
         let parents_stand = inputs.all(|(input, pool)| *pool == self.contains(&input.previous_output.txid));
         if tip != self.tip || !parents_stand {
@@ -231,7 +232,7 @@ impl Mempool {
         self.depart(&replaced, Departure::Replaced, departed);
         let Subject { transaction, txid, wtxid, weight, entered_s } = subject;
         self.graph.insert(Entry {
-            memory: memory(&transaction),
+            memory: memory(&transaction, scripts.len()),
             transaction,
             txid,
             wtxid,
@@ -244,6 +245,8 @@ impl Mempool {
             children: BTreeSet::new(),
             ancestors: Family::NONE,
             descendants: Family::NONE,
+            scripts,
+            number: 0,
         });
         self.trim(now_s, departed);
         if self.contains(&txid) {
@@ -403,6 +406,21 @@ impl Mempool {
     /// Returns which transaction of the pool spends a coin.
     pub fn spender(&self, outpoint: &OutPoint) -> Option<Txid> {
         self.graph.spender(outpoint)
+    }
+
+    /// Returns the outputs of a transaction that the pool spends, and by which transaction each, by output.
+    pub fn spends_of(&self, txid: &Txid) -> impl Iterator<Item = (OutPoint, Txid)> {
+        self.graph.spends_of(txid)
+    }
+
+    /// Returns the entries that pay a script or spend from it, newest first.
+    pub fn by_script(&self, id: &ScriptId) -> impl Iterator<Item = &Entry> {
+        self.graph.by_script(id)
+    }
+
+    /// Returns the sums over all entries that pay a script or spend from it.
+    pub fn statistics_of(&self, id: &ScriptId) -> Statistics {
+        self.graph.statistics_of(id)
     }
 
     /// Returns all entries, by txid.

@@ -3,31 +3,39 @@
 //! ```text
 //! server    limits, CORS, the body of a POST          never decides what is right
 //! routes    method and path -> a call                 the list of all endpoints
-//! blocks, transactions, pool, v1, peg -> Answer or Refusal the endpoints
+//! blocks, transactions, scripts, spends, package, pool, v1, peg -> Answer or Refusal the endpoints
+//! tip       chain and mempool together, at one tip
 //! reader    one request's view of the final chain     the only blocking reads
 //! live      what the running node says                the only questions to it
 //! ```
 //!
-//! Every answer about the chain stands on the tip that was final when its reading began. Reads of the disk happen on
+//! Every answer about the chain stands on the tip that was final when its reading began; one about the mempool too, on the
+//! tip that the mempool stands on. Reads of the disk happen on
 //! threads for blocking work, a few at a time, and give up when the request's time is over; the running node is asked
 //! only what is quick to say.
 //!
 //! What never enters: a decision about blocks, transactions or peers, a write, a secret.
 //!
-//! Not here yet: the histories of addresses, outspends, packages, events; time limits for the headers of a request and
+//! Not here yet: events; time limits for the headers of a request and
 //! for idle connections, and a limit of connections, for which the server needs an accept loop of its own.
 
 mod answer;
 mod blocks;
 mod json;
 mod live;
+mod package;
 pub mod peg;
 mod pool;
 mod reader;
 mod routes;
+mod scripts;
 mod server;
+mod spends;
+mod tip;
+mod trail;
 mod transactions;
 mod v1;
+mod waiting;
 
 use std::fmt;
 use std::io;
@@ -46,6 +54,7 @@ pub use live::Live;
 
 use reader::Chain;
 use server::Times;
+use trail::Trail;
 
 /// How long requests that are under way may go on after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -71,7 +80,7 @@ pub struct Config {
 pub struct Parts<L> {
     /// The chain's parameters.
     pub spec: Arc<ChainSpec>,
-    /// The final blocks. Without its index of transactions, answers that need it are 501.
+    /// The final blocks. Without its indexes, what needs them is refused.
     pub store: Arc<Store>,
     /// The running node.
     pub live: L,
@@ -226,6 +235,7 @@ struct App<L> {
     bodies: Semaphore,
     readers: Arc<Semaphore>,
     pool: Mutex<Option<Arc<pool::View>>>,
+    trail: Trail,
 }
 
 impl<L> App<L> {
@@ -243,6 +253,7 @@ impl<L> App<L> {
             bodies: Semaphore::new(MAX_BODIES),
             readers: Arc::new(Semaphore::new(MAX_READERS)),
             pool: Mutex::new(None),
+            trail: Trail::new(),
         })
     }
 }

@@ -9,6 +9,7 @@ pub mod core_source;
 pub mod devnet;
 pub mod draft;
 pub mod history;
+pub mod index_model;
 pub mod nodes;
 pub mod oracle;
 pub mod parent;

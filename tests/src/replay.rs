@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bitcoin::consensus::encode::serialize_hex;
 use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT};
-use causeway_consensus::state::{CoinFlush, OpenError, Store, StoreOptions};
+use causeway_consensus::state::{CoinFlush, Index, OpenError, Store, StoreOptions};
 use causeway_consensus::{
     ChainView, ConnectedBlock, StateFault, Workers, check_block, connect_block, parse_block, resolve,
 };
@@ -45,19 +45,24 @@ pub fn read_blocks(path: &Path) -> io::Result<Vec<Vec<u8>>> {
 
 /// The store of a test: the devnet's, with one thread and little memory.
 pub fn open_store(home: &Path) -> Result<Store, OpenError> {
-    open_store_with(home, true)
+    open_store_with(home, Index::All)
 }
 
-/// The same, with or without the index of transactions.
-pub fn open_store_with(home: &Path, index_transactions: bool) -> Result<Store, OpenError> {
+/// The same, with or without the indexes.
+pub fn open_store_with(home: &Path, index: Index) -> Result<Store, OpenError> {
     let spec = ChainSpec::built_in("devnet").expect("built in");
-    let options = StoreOptions {
+    Store::open(home, &spec, options(index), &workers())
+}
+
+/// Little memory.
+pub fn options(index: Index) -> StoreOptions {
+    StoreOptions {
         coin_cache_bytes: 64 << 10,
         block_cache_bytes: 1 << 20,
         write_buffer_bytes: 64 << 10,
-        index_transactions,
-    };
-    Store::open(home, &spec, options, &workers())
+        index,
+        ..StoreOptions::default()
+    }
 }
 
 /// One thread that verifies.

@@ -6,9 +6,10 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use causeway_chainspec::{Height, LAST_DERIVED_HEIGHT};
+use causeway_consensus::ChainView;
 use causeway_consensus::state::Store;
-use causeway_consensus::{ChainView, parse_block};
 use causeway_tests::history::History;
+use causeway_tests::index_model::assert_indexed;
 use causeway_tests::replay::{certificate, describe, open_store, replay, write_blocks};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -46,12 +47,7 @@ fn check(store: &Store, history: &History) -> u32 {
     assert_eq!(store.certificate(tip.height()).expect("readable"), Some(certificate(tip.height())));
     assert_eq!(store.height_of(tip.hash()).expect("readable"), Some(tip.height()));
     assert_eq!(store.block_bytes(Height(height + 1)).expect("readable"), None);
-    for height in (0..=height).map(Height) {
-        let block = parse_block(store.block_bytes(height).expect("readable").expect("there")).expect("parses");
-        for (place, tx) in (0u32..).zip(block.transactions()) {
-            assert_eq!(store.transaction_place(&tx.txid()).expect("readable"), Some((height, place)));
-        }
-    }
+    assert_indexed(store);
     height
 }
 

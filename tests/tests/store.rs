@@ -10,17 +10,18 @@ use std::sync::Arc;
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::DisplayHex;
-use bitcoin::{Amount, OutPoint, Txid};
+use bitcoin::{Amount, OutPoint};
 use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT};
-use causeway_consensus::state::{CoinFlush, OpenError, Store, StoreOptions};
+use causeway_consensus::state::{CoinFlush, FAMILIES, OpenError, Store, StoreOptions, family_options};
 use causeway_consensus::{
-    ChainView, Coin, LtHash, NotReady, ResolveError, StateFault, Tip, Tx, check_block, parse_block, resolve,
+    ChainView, Coin, LtHash, NotReady, ResolveError, StateFault, Tip, check_block, parse_block, resolve,
 };
 use causeway_tests::chain::MemoryChain;
 use causeway_tests::history::{History, funds};
-use causeway_tests::replay::{connect, describe, open_store, open_store_with, replay, workers, write_blocks};
+use causeway_tests::index_model::check_indexed;
+use causeway_tests::replay::{connect, describe, open_store, replay, workers, write_blocks};
 use causeway_tests::wallet::spend;
-use rocksdb::{DB, IteratorMode, Options};
+use rocksdb::{ColumnFamilyDescriptor, DB, IteratorMode, Options, ReadOptions};
 use tempfile::TempDir;
 
 fn directory() -> TempDir {
@@ -40,7 +41,8 @@ fn database(home: &Path) -> PathBuf {
 
 fn raw_database(home: &Path) -> DB {
     let families = DB::list_cf(&Options::default(), database(home)).expect("readable");
-    DB::open_cf(&Options::default(), database(home), families).expect("opens")
+    let families = families.iter().map(|name| ColumnFamilyDescriptor::new(name, family_options(name)));
+    DB::open_cf_descriptors(&Options::default(), database(home), families).expect("opens")
 }
 
 fn filled(home: &Path, blocks: usize, flush: CoinFlush) -> History {
@@ -155,9 +157,6 @@ fn a_block_that_is_committed_while_it_is_resolved_is_not_invalid() {
     assert!(matches!(error, ResolveError::NotReady(NotReady::ParentNotTip { .. })), "{error}");
 }
 
-const FAMILIES: [&str; 9] =
-    ["meta", "headers", "heights", "blocks", "certificates", "coins", "peg", "peg-history", "transactions"];
-
 /// Every key and value, of every column family, of a chain with blocks. A change here is a change of the format.
 #[test]
 fn the_layout_on_disk_is_frozen() {
@@ -169,7 +168,9 @@ fn the_layout_on_disk_is_frozen() {
     for family in FAMILIES {
         use bitcoin::hashes::HashEngine;
         engine.input(family.as_bytes());
-        for entry in db.iterator_cf(db.cf_handle(family).expect("there"), IteratorMode::Start) {
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        for entry in db.iterator_cf_opt(db.cf_handle(family).expect("there"), options, IteratorMode::Start) {
             let (key, value) = entry.expect("readable");
             for part in [key, value] {
                 engine.input(&(part.len() as u64).to_le_bytes());
@@ -185,6 +186,9 @@ fn the_layout_on_disk_is_frozen() {
         ("peg", "584e7188cb1b9fd555837e1a7b14683713310d4dcb39e2dced226a7160126bff"),
         ("peg-history", "7689d343945df558f79e4da92d57cc62d0dccd1e397939ec147c6d30d348de7d"),
         ("transactions", "e93acd86f16f8cb2f112955e1c54d3749dfe19af1e5702895dc66000f914836e"),
+        ("scripts", "ae8a1f58a429bce23706671e9de73bf53b38863ce8686dbe304a3eb3dc9301f4"),
+        ("spends", "1b486661b4a15e0ee1be0136399bafbd1ac1ff443ad0a60edd5fe538217500e1"),
+        ("building", "fb156c1a8b27ba4a21821c52a9bb95e7a905101969bbb499516996b2f33710c5"),
     ];
     assert_eq!(hashes[5..], frozen.map(|(family, hash)| (family, hash.to_owned())));
 }
@@ -316,85 +320,6 @@ fn a_coin_that_is_missing_is_missed() {
     assert!(matches!(source, StateFault::Damaged { record: "number of coins" }), "{source}");
 }
 
-/// Whether every transaction of the chain is found, or reading says that it cannot be known.
-fn index_is_whole(store: &Store) -> bool {
-    (0..=store.tip().height().to_u32()).map(Height).all(|height| {
-        let Ok(Some(bytes)) = store.block_bytes(height) else { return true };
-        let Ok(block) = parse_block(bytes) else { return true };
-        let found = |tx: &Tx| !matches!(store.transaction_place(&tx.txid()), Ok(None));
-        block.transactions().iter().all(found)
-    })
-}
-
-/// Every transaction of the chain has its place in the index, and nothing else has one.
-fn assert_indexed(store: &Store) {
-    let mut count = 0;
-    for height in (0..=store.tip().height().to_u32()).map(Height) {
-        let block = parse_block(store.block_bytes(height).expect("readable").expect("there")).expect("parses");
-        for (place, tx) in (0u32..).zip(block.transactions()) {
-            assert_eq!(store.transaction_place(&tx.txid()).expect("readable"), Some((height, place)));
-            count += 1;
-        }
-    }
-    assert!(count > store.tip().height().to_u32() + 1, "there is more than coinbases");
-    let unknown = Txid::from_byte_array([7; 32]);
-    assert_eq!(store.transaction_place(&unknown).expect("readable"), None);
-}
-
-#[test]
-fn every_transaction_is_in_the_index_at_once_however_coins_are_flushed() {
-    for flush in [CoinFlush::WithBlock, CoinFlush::Later] {
-        let home = directory();
-        let history = History::new(7, 20, 10);
-        let store = open_store(home.path()).expect("opens");
-        assert!(store.indexes_transactions());
-        replay(&store, &history.blocks, flush, std::io::sink()).expect("replays");
-        assert_indexed(&store);
-        drop(store);
-        assert_indexed(&open_store(home.path()).expect("opens again"));
-    }
-}
-
-#[test]
-fn an_index_that_is_turned_on_or_was_off_for_a_while_is_completed() {
-    let home = directory();
-    let history = History::new(8, 40, 10);
-    let commit = |store: &Store, blocks: usize| {
-        replay(store, &history.blocks[..blocks], CoinFlush::WithBlock, std::io::sink()).expect("replays");
-    };
-    let first = parse_block(history.blocks[0].clone()).expect("parses").transactions()[0].txid();
-    for (index, blocks) in [(false, 10), (true, 20), (false, 30), (true, 40)] {
-        let store = open_store_with(home.path(), index).expect("opens");
-        assert_eq!(store.indexes_transactions(), index);
-        if index {
-            assert_indexed(&store);
-        }
-        commit(&store, blocks);
-        let place = store.transaction_place(&first).expect("readable");
-        assert_eq!(place, index.then_some((Height(101), 0)));
-    }
-    assert_indexed(&open_store(home.path()).expect("opens"));
-}
-
-#[test]
-fn an_index_that_lost_an_entry_is_built_again() {
-    let home = directory();
-    filled(home.path(), 30, CoinFlush::WithBlock);
-    let db = raw_database(home.path());
-    let family = db.cf_handle("transactions").expect("there");
-    let entry = db.iterator_cf(family, IteratorMode::Start).next().expect("there are transactions");
-    let (key, _) = entry.expect("readable");
-    assert_eq!(key.len(), 32, "a txid");
-    db.delete_cf(family, key).expect("deleted");
-    // And one that no block holds.
-    db.put_cf(family, [7; 32], [0; 8]).expect("written");
-    db.put_cf(family, [8; 32], [0; 8]).expect("written");
-    drop(db);
-    for _ in 0..2 {
-        assert_indexed(&open_store(home.path()).expect("opens"));
-    }
-}
-
 /// Reads every block and every coin; returns the hash of the coins.
 fn read_everything(store: &Store) -> Result<LtHash, StateFault> {
     for height in (0..=store.tip().height().to_u32()).map(Height) {
@@ -450,13 +375,11 @@ fn damage_is_seen_and_nothing_is_lost_silently() {
             match open_store(copy.path()) {
                 Ok(store) => {
                     let tip = store.tip();
-                    let index_is_whole = index_is_whole(&store);
-                    let Ok(hash) = read_everything(&store) else {
+                    let Ok(hash) = read_everything(&store).and_then(|hash| check_indexed(&store).map(|()| hash)) else {
                         seen_on_read += 1;
                         continue;
                     };
                     assert_eq!(hash, *tip.coins(), "{damage} {name:?}");
-                    assert!(index_is_whole, "{damage} {name:?}");
                     let done = (tip.height().to_u32() - LAST_DERIVED_HEIGHT.to_u32()) as usize;
                     assert!(done == 0 || *tip.coins() == history.coins[done - 1], "{damage} {name:?}");
                     let log_ends_early = damage != "overwrite" && Some(name) == newest_log;

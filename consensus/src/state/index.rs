@@ -1,29 +1,86 @@
-//! Where each transaction stands in the chain: for those who ask, never for validation.
+//! What is kept for those who ask and never for validation: where each transaction stands, what every script received and
+//! spent, and who spent each output. All of it follows from the blocks.
 
-use bitcoin::Txid;
-use bitcoin::hashes::Hash;
-use causeway_chainspec::{Height, LAST_DERIVED_HEIGHT};
+mod build;
+mod entries;
+mod statistics;
+mod view;
+
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::{Amount, Script};
+use causeway_chainspec::Height;
 use rocksdb::WriteBatch;
 
-use super::open::count_entries;
 use super::schema;
 use super::store::Store;
-use crate::block::{Tx, parse_block};
+use crate::block::Block;
+use crate::connect::ConnectedBlock;
 use crate::error::StateFault;
-use crate::resolve::ChainView;
 
-/// Transactions that one write of the catching up holds before it ends with the block: about 10 MiB of memory.
-const BATCH_TRANSACTIONS: u64 = 100_000;
+pub(super) use build::{catch_up, drop_index};
+pub use statistics::{Flow, Statistics};
+pub(super) use statistics::{Parts, merge};
+pub use view::{IndexView, SpendPlace, Unspent};
 
-/// Blocks that one write of the catching up holds at most, so that the log says something now and then.
-const BATCH_BLOCKS: u32 = 10_000;
+use entries::{Entry, SpentOutputs, Touch, entries};
 
-/// How far the index goes.
+/// Whether the indexes are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Index {
+    /// All of them: about 300 bytes for a payment of two coins to two others, nearly what it takes in its block. Where
+    /// something of them is missing, opening reads every block.
+    All,
+    /// None. Opening drops what there is.
+    None,
+}
+
+/// Bytes of a [`ScriptId`].
+pub(super) const SCRIPT_ID_BYTES: usize = 16;
+
+/// The first 16 bytes of the SHA-256 of an output's script: a script's name in the index.
+///
+/// To find a second script with the name of a given one takes 2^128 tries, so nobody can add to the history of another's
+/// script. Whoever makes two scripts of his own with one name, with 2^64 tries, sees both of them in the answers to either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ScriptId([u8; SCRIPT_ID_BYTES]);
+
+impl ScriptId {
+    /// Returns the name of a script.
+    pub fn of(script: &Script) -> Self {
+        Self::of_hash(sha256::Hash::hash(script.as_bytes()).as_byte_array())
+    }
+
+    /// Returns the name of the script with this SHA-256.
+    pub fn of_hash(hash: &[u8; 32]) -> Self {
+        let mut id = [0; SCRIPT_ID_BYTES];
+        id.copy_from_slice(&hash[..SCRIPT_ID_BYTES]);
+        Self(id)
+    }
+
+    pub(super) fn of_bytes(bytes: [u8; SCRIPT_ID_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8; SCRIPT_ID_BYTES] {
+        &self.0
+    }
+}
+
+/// Where a transaction stands in the chain. Later ones are greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TxPlace {
+    /// The block's height.
+    pub height: Height,
+    /// The place in the block; the coinbase is at 0.
+    pub index: u32,
+}
+
+/// How far the indexes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Indexed {
-    /// The height up to which every transaction is in it. None before block 0.
+    /// The height up to which everything is in them. None before block 0.
     height: Option<Height>,
-    /// How many transactions are in it.
+    /// How many transactions are in them.
     count: u64,
 }
 
@@ -36,96 +93,147 @@ impl Indexed {
     }
 }
 
+/// An output that an input spends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SpentOutput {
+    pub(super) id: ScriptId,
+    pub(super) value: Amount,
+}
+
 impl Store {
-    /// Puts a block's transactions into a batch, and returns how far the index goes with them.
-    pub(super) fn put_transactions(
+    /// Puts all that the index holds of a block into a batch but for the sums of its scripts, which are handed to `sum`, and
+    /// returns how far the index goes with it. `spent` are the outputs that the inputs after the coinbase's spend, in block
+    /// order.
+    fn put_index(
         &self,
         batch: &mut WriteBatch,
         before: Indexed,
         height: Height,
-        txids: impl Iterator<Item = Txid>,
-    ) -> Indexed {
-        let family = self.family(schema::TRANSACTIONS);
+        block: &Block,
+        spent: &[SpentOutput],
+        sum: impl FnMut(&mut WriteBatch, ScriptId, Statistics) -> Result<(), StateFault>,
+    ) -> Result<Indexed, StateFault> {
+        let transactions = self.family(schema::TRANSACTIONS);
         let mut count = before.count;
-        for (place, txid) in (0u32..).zip(txids) {
-            batch.put_cf(family, txid.to_byte_array(), schema::encode_place(height, place));
+        for (index, tx) in (0u32..).zip(block.transactions()) {
+            let place = TxPlace { height, index };
+            batch.put_cf(transactions, tx.txid().to_byte_array(), schema::encode_place(place));
             count += 1;
         }
-        Indexed { height: Some(height), count }
+        self.put_scripts(batch, height, block, spent, sum)?;
+        self.put_spends(batch, height, block);
+        for family in [schema::SCRIPTS, schema::SPENDS] {
+            batch.put_cf(self.family(family), schema::block_key(height), []);
+        }
+        Ok(Indexed { height: Some(height), count })
+    }
+
+    /// Puts all that the index holds of a connected block into a batch, the only one since the last that was written, and
+    /// returns how far the index goes with it.
+    pub(super) fn put_connected(
+        &self,
+        batch: &mut WriteBatch,
+        before: Indexed,
+        connected: &ConnectedBlock,
+        parts: &mut Parts,
+    ) -> Result<Indexed, StateFault> {
+        let (height, block) = (connected.tip().height(), connected.block());
+        let spent = SpentOutputs::of(connected);
+        let indexed = self.put_index(batch, before, height, block, &spent.0, |batch, id, sums| {
+            if !parts.add(&id) {
+                self.put_part(batch, &id, sums);
+                return Ok(());
+            }
+            let before = self.db.get_cf(self.family(schema::SCRIPTS), schema::statistics_key(&id))?;
+            let before = before.map_or(Some(Statistics::default()), |before| Statistics::decode(&before));
+            let all = before.and_then(|before| before.checked_add(sums));
+            let all = all.ok_or(damaged("statistics of a script"))?;
+            batch.put_cf(self.family(schema::SCRIPTS), schema::statistics_key(&id), all.encode());
+            Ok(())
+        })?;
+        self.put_indexed(batch, indexed);
+        Ok(indexed)
+    }
+
+    /// Puts what is to be added to a script's sums into a batch.
+    fn put_part(&self, batch: &mut WriteBatch, id: &ScriptId, sums: Statistics) {
+        batch.merge_cf(self.family(schema::SCRIPTS), schema::statistics_key(id), sums.encode());
+    }
+
+    /// In the order of their keys, which the database takes in faster than any other.
+    fn put_scripts(
+        &self,
+        batch: &mut WriteBatch,
+        height: Height,
+        block: &Block,
+        spent: &[SpentOutput],
+        mut sum: impl FnMut(&mut WriteBatch, ScriptId, Statistics) -> Result<(), StateFault>,
+    ) -> Result<(), StateFault> {
+        let family = self.family(schema::SCRIPTS);
+        let mut touches = entries(height, block, spent);
+        touches.sort_unstable_by_key(Touch::order);
+        for of_script in touches.chunk_by(|one, next| one.id == next.id) {
+            let id = of_script[0].id;
+            let mut statistics = Statistics::default();
+            // Newest first, as the keys.
+            let by_transaction = || of_script.chunk_by(|one, next| one.index == next.index);
+            for of_transaction in by_transaction() {
+                statistics.transactions += 1;
+                of_transaction.iter().for_each(|touch| statistics.count(touch.entry, touch.value));
+            }
+            sum(batch, id, statistics)?;
+            for of_transaction in by_transaction() {
+                let place = TxPlace { height, index: of_transaction[0].index };
+                batch.put_cf(family, schema::history_key(&id, place), []);
+            }
+            // One that this block creates and spends is in neither.
+            for touch in of_script {
+                match touch.entry {
+                    Entry::Created { outpoint, spent: false } => {
+                        let value = schema::encode_unspent(height, touch.value);
+                        batch.put_cf(family, schema::unspent_key(&id, &outpoint), value);
+                    }
+                    Entry::Spent { outpoint, created: false } => {
+                        batch.delete_cf(family, schema::unspent_key(&id, &outpoint));
+                    }
+                    Entry::Created { .. } | Entry::Spent { .. } => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put_spends(&self, batch: &mut WriteBatch, height: Height, block: &Block) {
+        let family = self.family(schema::SPENDS);
+        let transactions = (0u32..).zip(block.transactions()).skip(1);
+        let mut keys: Vec<_> = transactions
+            .flat_map(|(index, tx)| {
+                let place = TxPlace { height, index };
+                let inputs = (0u32..).zip(&tx.transaction().input);
+                inputs.map(move |(vin, input)| schema::spend_key(&input.previous_output, SpendPlace { place, vin }))
+            })
+            .collect();
+        keys.sort_unstable();
+        for key in keys {
+            batch.put_cf(family, key, []);
+        }
     }
 
     /// Puts into a batch how far the index goes.
-    pub(super) fn put_indexed(&self, batch: &mut WriteBatch, indexed: Indexed) {
+    fn put_indexed(&self, batch: &mut WriteBatch, indexed: Indexed) {
         if let Some(height) = indexed.height {
             let value = schema::encode_indexed(height, indexed.count);
             batch.put_cf(self.family(schema::TRANSACTIONS), schema::TRANSACTIONS_INDEXED, value);
         }
     }
-
-    pub(super) fn read_place(&self, txid: &Txid) -> Result<Option<(Height, u32)>, StateFault> {
-        let value = self.db.get_cf(self.family(schema::TRANSACTIONS), txid.to_byte_array())?;
-        let decode = |value: Vec<u8>| {
-            schema::decode_place(&value).ok_or(StateFault::Damaged { record: "place of a transaction" })
-        };
-        value.map(decode).transpose()
-    }
 }
 
-/// Brings the index to the tip, from where it ends: from block 0 if there is none, or if something of it is missing.
-pub(super) fn catch_up(store: &Store) -> Result<(), StateFault> {
-    let tip = store.tip().height();
-    let found = read_indexed(store, tip)?;
-    let mut indexed = found.unwrap_or(Indexed::NONE);
-    let first = indexed.next();
-    let blocks = first.and_then(|first| tip.blocks_since(first)).map_or(0, |above| above + 1);
-    // Those of a new store are no news.
-    if blocks > 0 && tip > LAST_DERIVED_HEIGHT {
-        tracing::info!(%tip, blocks, "indexing the transactions of blocks that are not in the index");
-    }
-    let mut done = 0;
-    while let Some(start) = indexed.next().filter(|next| *next <= tip) {
-        let mut batch = WriteBatch::default();
-        if found.is_none() && indexed == Indexed::NONE {
-            // Whatever there is does not fit together. Past every txid:
-            let end = [0xff; 33];
-            batch.delete_range_cf(store.family(schema::TRANSACTIONS), [].as_slice(), end.as_slice());
-        }
-        let (mut height, before) = (start, indexed);
-        loop {
-            let bytes = store.read_block(height)?.ok_or(StateFault::Damaged { record: "block" })?;
-            let block = parse_block(bytes).map_err(|_| StateFault::Damaged { record: "block" })?;
-            let txids = block.transactions().iter().map(Tx::txid);
-            indexed = store.put_transactions(&mut batch, indexed, height, txids);
-            done += 1;
-            let is_full = indexed.count - before.count >= BATCH_TRANSACTIONS
-                || height.blocks_since(start).is_some_and(|blocks| blocks + 1 >= BATCH_BLOCKS);
-            match height.next().filter(|next| *next <= tip && !is_full) {
-                Some(next) => height = next,
-                None => break,
-            }
-        }
-        store.put_indexed(&mut batch, indexed);
-        store.write(batch)?;
-        if height < tip {
-            tracing::info!(%height, done, blocks, "indexing");
-        }
-    }
-    store.write_state().indexed = Some(indexed);
-    Ok(())
+/// Whether an output of a block at this height is in the histories: those that are coins are. Block 0's coinbase is none,
+/// as on Bitcoin.
+fn is_indexed(height: Height, script: &Script) -> bool {
+    height > Height(0) && !crate::coin::is_unspendable(script)
 }
 
-/// How far the index on disk goes; None if it does not hold what it says.
-fn read_indexed(store: &Store, tip: Height) -> Result<Option<Indexed>, StateFault> {
-    let Some(value) = store.db.get_cf(store.family(schema::TRANSACTIONS), schema::TRANSACTIONS_INDEXED)? else {
-        return Ok(Some(Indexed::NONE));
-    };
-    let damaged = StateFault::Damaged { record: "height of the index of transactions" };
-    let (height, count) = schema::decode_indexed(&value).ok_or(damaged)?;
-    // A tip below it has lost its newest blocks, which come back from peers as they were.
-    let found = count_entries(store, schema::TRANSACTIONS, schema::TRANSACTIONS_INDEXED)?;
-    if height > tip || found != count {
-        tracing::warn!(%height, count, found, "the index of transactions is not whole: building it again");
-        return Ok(None);
-    }
-    Ok(Some(Indexed { height: Some(height), count }))
+fn damaged(record: &'static str) -> StateFault {
+    StateFault::Damaged { record }
 }

@@ -13,7 +13,7 @@ use causeway_chainspec::{ChainId, ChainSpec, Height, LAST_DERIVED_HEIGHT};
 use rocksdb::{DB, IteratorMode, ReadOptions, WriteBatch};
 
 use super::coins::CoinMemory;
-use super::index;
+use super::index::{self, Index, Parts};
 use super::schema::{self, FORMAT_VERSION};
 use super::store::{State, Store, StoreOptions};
 use crate::block::parse_block;
@@ -133,6 +133,7 @@ pub(super) fn open(
         coins: CoinMemory::new(options.coin_cache_bytes),
         peg_pending: BTreeMap::new(),
         indexed: None,
+        index_parts: Parts::default(),
     };
     let store =
         Store { db, path: path.to_owned(), state: RwLock::new(state), stopped: AtomicBool::new(false), _lock: lock };
@@ -155,8 +156,9 @@ pub(super) fn open(
             store.write(batch).map_err(load_error)?;
         }
     }
-    if options.index_transactions {
-        index::catch_up(&store).map_err(load_error)?;
+    match options.index {
+        Index::All => index::catch_up(&store, options.index_batch_transactions).map_err(load_error)?,
+        Index::None => index::drop_index(&store).map_err(load_error)?,
     }
     Ok(store)
 }

@@ -17,19 +17,31 @@
 //! | `peg-history`  | a key of [`PegEvent::records`](crate::peg::history::PegEvent::records) | its value          |
 //! | `meta`         | `scripts-`, then epoch, u32 BE       | the scripts of the epoch, encoded                            |
 //! | `transactions` | txid, 32 bytes, internal order       | height, u32 LE, then place in the block, u32 LE              |
-//! | `transactions` | `indexed`                            | height up to which every transaction is here, u32 LE, their number, u64 LE |
+//! | `transactions` | `indexed`                            | height up to which the index goes, u32 LE, number of transactions, u64 LE |
+//! | `scripts`      | script id, 16 bytes, then 0          | [`Statistics`](super::index::Statistics): five numbers, seven bits in a byte |
+//! | `scripts`      | script id, then 1, then height and place in the block of a transaction, each 2^32 - 1 less itself, u32 BE | none |
+//! | `scripts`      | script id, then 2, then outpoint as in `coins` | height, u32 LE, then value in sat, u64 LE, of an unspent output |
+//! | `spends`       | first 8 bytes of the spent txid, vout, height and place of the spending transaction, its input, each u32 BE | none |
+//! | `scripts`, `spends` | `block`, then height, u32 BE    | none: the block's records are here                           |
+//! | `building`     | outpoint as in `coins`               | script id, 16 bytes, then value in sat, u64 LE               |
+//! | `building`     | `height`                             | height whose unspent outputs these are, u32 LE               |
 //!
 //! `flushed` stands among the coins so that the two can only be lost together, whatever happens to RocksDB's files: then the
-//! blocks above it are replayed. The peg's `flushed` is written together with that of the coins. `indexed` stands among the transactions for the same reason. For the other column families the records of the tip say that nothing is missing.
+//! blocks above it are replayed. The peg's `flushed` is written together with that of the coins. `indexed` stands among the
+//! transactions for the same reason, and the records of blocks among those of scripts and spends. `building` is empty but
+//! while the indexes are built from blocks, which name what they spend by outpoints only. For the other column families the
+//! records of the tip say that nothing is missing.
 
-use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
+use bitcoin::{Amount, BlockHash, OutPoint, Txid};
 use causeway_chainspec::Height;
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBRecoveryMode, Options};
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBRecoveryMode, Options, SliceTransform};
 
+use super::index::{self, SCRIPT_ID_BYTES, ScriptId, SpendPlace, SpentOutput, TxPlace};
 use super::store::StoreOptions;
+use crate::coin::{OUTPOINT_BYTES, encode_outpoint};
 use crate::commitment::{LTHASH_BYTES, LtHash};
 use crate::tip::Tip;
 
@@ -45,6 +57,9 @@ pub(super) const COINS: &str = "coins";
 pub(super) const PEG: &str = "peg";
 pub(super) const PEG_HISTORY: &str = "peg-history";
 pub(super) const TRANSACTIONS: &str = "transactions";
+pub(super) const SCRIPTS: &str = "scripts";
+pub(super) const SPENDS: &str = "spends";
+pub(super) const BUILDING: &str = "building";
 
 pub(super) const META_FORMAT: &[u8] = b"format";
 pub(super) const META_CHAIN: &[u8] = b"chain";
@@ -53,6 +68,21 @@ pub(super) const COINS_FLUSHED: &[u8] = b"flushed";
 /// Records have keys whose first byte is below that of `f`.
 pub(super) const PEG_FLUSHED: &[u8] = b"flushed";
 pub(super) const TRANSACTIONS_INDEXED: &[u8] = b"indexed";
+pub(super) const BUILDING_HEIGHT: &[u8] = b"height";
+
+/// What stands behind a script id in the keys of `scripts`.
+const STATISTICS_TAG: u8 = 0;
+const HISTORY_TAG: u8 = 1;
+const UNSPENT_TAG: u8 = 2;
+
+/// What the keys of blocks begin with. They are shorter than all other keys of their column families.
+const BLOCK_TAG: &[u8; 5] = b"block";
+
+/// Bytes of a txid in the keys of `spends`. Two that have them in common are told apart by the spending transactions.
+const SPENT_TXID_BYTES: usize = 8;
+
+/// Bytes that the records of one output have in common in `spends`.
+const SPEND_PREFIX_BYTES: usize = SPENT_TXID_BYTES + 4;
 
 /// Write-ahead logs from this size on make RocksDB write its tables, so that opening never reads more of them.
 const MAX_LOG_BYTES: u64 = 256 << 20;
@@ -87,11 +117,16 @@ pub(super) fn column_families(store: StoreOptions) -> Vec<ColumnFamilyDescriptor
     let family = |name: &str| {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&cache);
-        let mut options = Options::default();
+        let mut options = family_options(name);
         options.set_write_buffer_size(store.write_buffer_bytes);
         match name {
-            COINS | TRANSACTIONS => {
+            COINS | TRANSACTIONS | BUILDING => {
                 table.set_bloom_filter(FILTER_BITS_PER_KEY, false);
+            }
+            // Of the prefixes of keys: most look-ups are for scripts and outputs of which there is nothing.
+            SCRIPTS | SPENDS => {
+                table.set_bloom_filter(FILTER_BITS_PER_KEY, false);
+                table.set_whole_key_filtering(false);
             }
             BLOCKS => {
                 options.set_enable_blob_files(true);
@@ -102,7 +137,25 @@ pub(super) fn column_families(store: StoreOptions) -> Vec<ColumnFamilyDescriptor
         options.set_block_based_table_factory(&table);
         ColumnFamilyDescriptor::new(name, options)
     };
-    [META, HEADERS, HEIGHTS, BLOCKS, CERTIFICATES, COINS, PEG, PEG_HISTORY, TRANSACTIONS].map(family).into()
+    FAMILIES.map(family).into()
+}
+
+/// Every column family.
+pub const FAMILIES: [&str; 12] =
+    [META, HEADERS, HEIGHTS, BLOCKS, CERTIFICATES, COINS, PEG, PEG_HISTORY, TRANSACTIONS, SCRIPTS, SPENDS, BUILDING];
+
+/// Returns what a program must set to read a column family of [`FAMILIES`] without this crate.
+pub fn family_options(name: &str) -> Options {
+    let mut options = Options::default();
+    match name {
+        SCRIPTS => {
+            options.set_prefix_extractor(SliceTransform::create_fixed_prefix(SCRIPT_ID_BYTES));
+            options.set_merge_operator_associative("causeway.statistics", index::merge);
+        }
+        SPENDS => options.set_prefix_extractor(SliceTransform::create_fixed_prefix(SPEND_PREFIX_BYTES)),
+        _ => {}
+    }
+    options
 }
 
 /// Key of the column families by height.
@@ -156,17 +209,138 @@ pub(super) fn scripts_key(epoch: u32) -> Vec<u8> {
     [b"scripts-".as_slice(), &epoch.to_be_bytes()].concat()
 }
 
-/// Value of `transactions`: the height of the block, and the place in it.
-pub(super) fn encode_place(height: Height, place: u32) -> [u8; 8] {
+/// Value of `transactions`.
+pub(super) fn encode_place(place: TxPlace) -> [u8; 8] {
     let mut value = [0; 8];
-    value[..4].copy_from_slice(&encode_height(height));
-    value[4..].copy_from_slice(&place.to_le_bytes());
+    value[..4].copy_from_slice(&encode_height(place.height));
+    value[4..].copy_from_slice(&place.index.to_le_bytes());
     value
 }
 
-pub(super) fn decode_place(bytes: &[u8]) -> Option<(Height, u32)> {
-    let (height, place) = bytes.split_at_checked(4)?;
-    Some((decode_height(height)?, u32::from_le_bytes(place.try_into().ok()?)))
+pub(super) fn decode_place(bytes: &[u8]) -> Option<TxPlace> {
+    let (height, index) = bytes.split_at_checked(4)?;
+    Some(TxPlace { height: decode_height(height)?, index: u32::from_le_bytes(index.try_into().ok()?) })
+}
+
+/// Key of the record that says that a block is in `scripts` or `spends`.
+pub(super) fn block_key(height: Height) -> [u8; 9] {
+    let mut key = [0; 9];
+    key[..5].copy_from_slice(BLOCK_TAG);
+    key[5..].copy_from_slice(&height_key(height));
+    key
+}
+
+/// Whether a key is one of [`block_key`].
+pub(super) fn is_block_key(key: &[u8]) -> bool {
+    key.len() == 9 && key.starts_with(BLOCK_TAG)
+}
+
+fn script_key<const N: usize>(id: &ScriptId, tag: u8) -> [u8; N] {
+    let mut key = [0; N];
+    key[..SCRIPT_ID_BYTES].copy_from_slice(id.as_bytes());
+    key[SCRIPT_ID_BYTES] = tag;
+    key
+}
+
+/// What stands behind a script id and a tag.
+fn behind_tag(key: &[u8]) -> Option<&[u8]> {
+    key.get(SCRIPT_ID_BYTES + 1..)
+}
+
+/// Key of a script's statistics.
+pub(super) fn statistics_key(id: &ScriptId) -> [u8; SCRIPT_ID_BYTES + 1] {
+    script_key(id, STATISTICS_TAG)
+}
+
+/// What the keys of a script's history begin with.
+pub(super) fn history_prefix(id: &ScriptId) -> [u8; SCRIPT_ID_BYTES + 1] {
+    script_key(id, HISTORY_TAG)
+}
+
+/// Key of a transaction in a script's history. Newer ones come first.
+pub(super) fn history_key(id: &ScriptId, place: TxPlace) -> [u8; SCRIPT_ID_BYTES + 9] {
+    let mut key: [u8; SCRIPT_ID_BYTES + 9] = script_key(id, HISTORY_TAG);
+    key[SCRIPT_ID_BYTES + 1..SCRIPT_ID_BYTES + 5].copy_from_slice(&(!place.height.to_u32()).to_be_bytes());
+    key[SCRIPT_ID_BYTES + 5..].copy_from_slice(&(!place.index).to_be_bytes());
+    key
+}
+
+pub(super) fn decode_history_key(key: &[u8]) -> Option<TxPlace> {
+    let (height, index) = behind_tag(key)?.split_first_chunk::<4>()?;
+    let height = Height(!u32::from_be_bytes(*height));
+    Some(TxPlace { height, index: !u32::from_be_bytes(index.try_into().ok()?) })
+}
+
+/// What the keys of a script's unspent outputs begin with.
+pub(super) fn unspent_prefix(id: &ScriptId) -> [u8; SCRIPT_ID_BYTES + 1] {
+    script_key(id, UNSPENT_TAG)
+}
+
+/// Key of an unspent output of a script.
+pub(super) fn unspent_key(id: &ScriptId, outpoint: &OutPoint) -> [u8; SCRIPT_ID_BYTES + 1 + OUTPOINT_BYTES] {
+    let mut key: [u8; SCRIPT_ID_BYTES + 1 + OUTPOINT_BYTES] = script_key(id, UNSPENT_TAG);
+    key[SCRIPT_ID_BYTES + 1..].copy_from_slice(&encode_outpoint(outpoint));
+    key
+}
+
+pub(super) fn decode_unspent_key(key: &[u8]) -> Option<OutPoint> {
+    decode_outpoint(behind_tag(key)?)
+}
+
+/// Value of an unspent output.
+pub(super) fn encode_unspent(height: Height, value: Amount) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[..4].copy_from_slice(&encode_height(height));
+    bytes[4..].copy_from_slice(&value.to_sat().to_le_bytes());
+    bytes
+}
+
+pub(super) fn decode_unspent(bytes: &[u8]) -> Option<(Height, Amount)> {
+    let (height, value) = bytes.split_at_checked(4)?;
+    Some((decode_height(height)?, Amount::from_sat(u64::from_le_bytes(value.try_into().ok()?))))
+}
+
+/// What the keys of the inputs that may spend an output begin with.
+pub(super) fn spend_prefix(outpoint: &OutPoint) -> [u8; SPEND_PREFIX_BYTES] {
+    let mut key = [0; SPEND_PREFIX_BYTES];
+    key[..SPENT_TXID_BYTES].copy_from_slice(&outpoint.txid.to_byte_array()[..SPENT_TXID_BYTES]);
+    key[SPENT_TXID_BYTES..].copy_from_slice(&outpoint.vout.to_be_bytes());
+    key
+}
+
+/// Key of an input that spends an output.
+pub(super) fn spend_key(outpoint: &OutPoint, spend: SpendPlace) -> [u8; SPEND_PREFIX_BYTES + 12] {
+    let mut key = [0; SPEND_PREFIX_BYTES + 12];
+    key[..SPEND_PREFIX_BYTES].copy_from_slice(&spend_prefix(outpoint));
+    key[SPEND_PREFIX_BYTES..SPEND_PREFIX_BYTES + 4].copy_from_slice(&height_key(spend.place.height));
+    key[SPEND_PREFIX_BYTES + 4..SPEND_PREFIX_BYTES + 8].copy_from_slice(&spend.place.index.to_be_bytes());
+    key[SPEND_PREFIX_BYTES + 8..].copy_from_slice(&spend.vin.to_be_bytes());
+    key
+}
+
+pub(super) fn decode_spend_key(key: &[u8]) -> Option<SpendPlace> {
+    let (height, rest) = key.get(SPEND_PREFIX_BYTES..)?.split_first_chunk::<4>()?;
+    let (index, vin) = rest.split_first_chunk::<4>()?;
+    let place = TxPlace { height: Height(u32::from_be_bytes(*height)), index: u32::from_be_bytes(*index) };
+    Some(SpendPlace { place, vin: u32::from_be_bytes(vin.try_into().ok()?) })
+}
+
+/// Value of `building`.
+pub(super) fn encode_spent_output(output: &SpentOutput) -> Vec<u8> {
+    [output.id.as_bytes().as_slice(), &output.value.to_sat().to_le_bytes()].concat()
+}
+
+pub(super) fn decode_spent_output(bytes: &[u8]) -> Option<SpentOutput> {
+    let (id, value) = bytes.split_first_chunk::<SCRIPT_ID_BYTES>()?;
+    let value = Amount::from_sat(u64::from_le_bytes(value.try_into().ok()?));
+    Some(SpentOutput { id: ScriptId::of_bytes(*id), value })
+}
+
+/// An outpoint from its key.
+pub(super) fn decode_outpoint(key: &[u8]) -> Option<OutPoint> {
+    let key: &[u8; OUTPOINT_BYTES] = key.try_into().ok()?;
+    let (txid, vout) = key.split_first_chunk::<32>()?;
+    Some(OutPoint { txid: Txid::from_byte_array(*txid), vout: u32::from_be_bytes(vout.try_into().ok()?) })
 }
 
 /// Value of `transactions` / `indexed`.

@@ -13,11 +13,10 @@ use causeway_chainspec::{ChainSpec, Height};
 use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
 use super::coins::CoinMemory;
-use super::index::Indexed;
+use super::index::{Index, Indexed, Parts, TxPlace};
 use super::open::{self, OpenError};
-use super::schema;
-use crate::block::Tx;
-use crate::coin::{Coin, OUTPOINT_BYTES, encode_outpoint};
+use super::schema::{self, decode_outpoint};
+use crate::coin::{Coin, encode_outpoint};
 use crate::commitment::LtHash;
 use crate::connect::ConnectedBlock;
 use crate::error::StateFault;
@@ -42,19 +41,22 @@ pub struct StoreOptions {
     pub block_cache_bytes: usize,
     /// Writes to one column family that RocksDB gathers before they go to a table file, in bytes.
     pub write_buffer_bytes: usize,
-    /// Whether to keep the index of transactions: 40 bytes each. Turned on later, opening reads every block that is not in
-    /// it yet.
-    pub index_transactions: bool,
+    /// The indexes to keep.
+    pub index: Index,
+    /// Transactions that one write holds while the indexes are built, some 1,500 bytes of memory each. A building that is
+    /// stopped goes on after the last write.
+    pub index_batch_transactions: u64,
 }
 
 impl Default for StoreOptions {
-    /// 256 MiB of coins, 64 MiB of table blocks, 64 MiB of writes; with the index of transactions.
+    /// 256 MiB of coins, 64 MiB of table blocks, 64 MiB of writes; with the indexes.
     fn default() -> Self {
         Self {
             coin_cache_bytes: 256 << 20,
             block_cache_bytes: 64 << 20,
             write_buffer_bytes: 64 << 20,
-            index_transactions: true,
+            index: Index::All,
+            index_batch_transactions: 20_000,
         }
     }
 }
@@ -112,8 +114,9 @@ pub(super) struct State {
     pub(super) coins: CoinMemory,
     /// Records of the peg that changed since `flushed`, by key.
     pub(super) peg_pending: BTreeMap<RecordKey, Option<Vec<u8>>>,
-    /// What the index of transactions holds; None if it is not kept.
+    /// What the indexes hold; None if they are not kept.
     pub(super) indexed: Option<Indexed>,
+    pub(super) index_parts: Parts,
 }
 
 impl Store {
@@ -161,11 +164,10 @@ impl Store {
         batch.put_cf(self.family(schema::CERTIFICATES), schema::height_key(height), certificate);
         batch.put_cf(self.family(schema::META), schema::META_TIP, schema::encode_tip(height, hash));
 
-        let txids = block.transactions().iter().map(Tx::txid);
-        let indexed = state.indexed.map(|indexed| self.put_transactions(&mut batch, indexed, height, txids));
-        if let Some(indexed) = indexed {
-            self.put_indexed(&mut batch, indexed);
-        }
+        let indexed = match state.indexed {
+            Some(before) => Some(self.put_connected(&mut batch, before, connected, &mut state.index_parts)?),
+            None => None,
+        };
 
         let coin_count = state.count_after(connected)?;
         let flush_coins = flush == CoinFlush::WithBlock || state.flush_is_due();
@@ -240,25 +242,21 @@ impl Store {
         Ok(self.read_height(hash)?.filter(|height| *height <= tip))
     }
 
-    /// Whether the index of transactions is kept ([`StoreOptions::index_transactions`]).
-    pub fn indexes_transactions(&self) -> bool {
+    /// Whether the indexes are kept ([`StoreOptions::index`]).
+    pub fn has_index(&self) -> bool {
         self.read_state().indexed.is_some()
     }
 
-    /// Returns the height of the final block that holds a transaction, and the transaction's place in it; the coinbase is at
-    /// 0. None if no final block holds it, or if there is no index ([`Store::indexes_transactions`]).
+    /// Returns where a transaction of a final block stands. None if no final block holds it, or if there is no index
+    /// ([`Store::has_index`]).
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn transaction_place(&self, txid: &Txid) -> Result<Option<(Height, u32)>, StateFault> {
-        let (tip, indexed) = {
-            let state = self.read_state();
-            (state.tip.height(), state.indexed)
-        };
-        if indexed.is_none() {
-            return Ok(None);
+    pub fn transaction_place(&self, txid: &Txid) -> Result<Option<TxPlace>, StateFault> {
+        match self.index_view() {
+            Some(view) => view.place(txid),
+            None => Ok(None),
         }
-        Ok(self.read_place(txid)?.filter(|(height, _)| *height <= tip))
     }
 
     /// Returns the credit of a deposit, or None if it was not credited.
@@ -512,10 +510,4 @@ impl ChainView for Store {
         };
         heights.iter().map(time).collect()
     }
-}
-
-fn decode_outpoint(key: &[u8]) -> Option<OutPoint> {
-    let key: &[u8; OUTPOINT_BYTES] = key.try_into().ok()?;
-    let (txid, vout) = key.split_first_chunk::<32>()?;
-    Some(OutPoint { txid: Txid::from_byte_array(*txid), vout: u32::from_be_bytes(vout.try_into().ok()?) })
 }

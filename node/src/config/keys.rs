@@ -29,6 +29,8 @@ pub enum Allowed {
     },
     /// True or false.
     Switch,
+    /// One of these words.
+    Words(&'static [&'static str]),
     /// Addresses to listen at.
     Addresses,
     /// Addresses that end in a peer id.
@@ -57,6 +59,7 @@ impl KeyDoc {
             Allowed::Number { min, max, unit: "" } => format!("{min} to {max}"),
             Allowed::Number { min, max, unit } => format!("{min} to {max} {unit}"),
             Allowed::Switch => "true or false".to_owned(),
+            Allowed::Words(words) => words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" or "),
             Allowed::Addresses => "a list of multiaddresses over TCP such as \"/ip4/0.0.0.0/tcp/29333\"".to_owned(),
             Allowed::Peers => {
                 "a list of multiaddresses with a peer id such as \"/ip4/192.0.2.1/tcp/29333/p2p/12D3..\"".to_owned()
@@ -235,7 +238,18 @@ pub const KEYS: &[KeyDoc] = &[
         section: "store",
         name: "write_buffer_mb",
         allowed: Allowed::Number { min: 1, max: 4_096, unit: MIB },
-        meaning: &["Memory that the database gathers writes in, for each of its six column families."],
+        meaning: &["Memory that the database gathers writes in, for each of its twelve column families."],
+    },
+    KeyDoc {
+        section: "store",
+        name: "index",
+        allowed: Allowed::Words(&["all", "none"]),
+        meaning: &[
+            "What is kept for wallets: where each transaction stands, what every address received and spent, who spent",
+            "each output. It takes about as much disk as the blocks. A validator that serves no wallets needs none of it;",
+            "REST then says so. Changed to \"all\", the node reads every block before it starts, which may take hours and",
+            "may be stopped; changed to \"none\", all of it is dropped at the next start.",
+        ],
     },
     KeyDoc {
         section: "bitcoin",

@@ -68,6 +68,7 @@ fn other_settings_survive_the_file_too() {
     config.p2p.persistent_peers = vec![peer.parse().unwrap(); 2];
     config.rest.bind = "[::1]:1".parse().unwrap();
     config.rest.enabled = false;
+    config.store.index = IndexConfig::None;
     config.consensus.fee_address = "bcrt1 \"quoted\\".to_owned();
     config.log.level = "warn,causeway_node=debug".to_owned();
     assert_eq!(read(&config.to_toml()).unwrap(), config);
@@ -94,6 +95,7 @@ fn what_is_wrong_is_named_in_one_line() {
     let cases = [
         ("\n[p2p]\nlisten = []\noutbounds = 3\n", "line 4, key p2p.outbounds: unknown field", "`outbound`"),
         ("[rest]\nenabled = 1\n", "line 2, key rest.enabled: invalid type", "allowed: true or false"),
+        ("[store]\nindex = \"some\"\n", "key store.index: unknown variant `some`", "\"all\" or \"none\""),
         ("[rest]\nbind = \"here\"\n", "line 2, key rest.bind", "127.0.0.1:29380"),
         ("[peers]\n", "unknown field `peers`", "`p2p`"),
         ("speed = 1\n", "line 1, key speed: unknown field", "`mempool`"),
@@ -145,5 +147,7 @@ fn defaults_are_those_of_the_parts() {
     let config = Config::default();
     assert_eq!(config.mempool_policy(), Policy::default());
     assert_eq!(config.store_options(), StoreOptions::default());
+    let none: Config = read("[store]\nindex = \"none\"\n").unwrap();
+    assert_eq!(none.store_options(), StoreOptions { index: Index::None, ..StoreOptions::default() });
     assert_eq!(config.timeouts(), LinearTimeouts::default());
 }

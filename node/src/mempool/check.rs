@@ -9,9 +9,11 @@ use causeway_chainspec::Height;
 use causeway_consensus::coin::Coin;
 use causeway_consensus::script::{PreparedTransaction, ScriptError, VerifiedScripts};
 use causeway_consensus::spend::{check_lock_time, check_spends, lock_heights, sigops_cost};
+use causeway_consensus::state::{ScriptId, Statistics};
 use causeway_consensus::{ChainView, InvalidTransaction, SpendContext, StateFault, Tip};
 
 use super::encoding;
+use super::entry::touched_scripts;
 use super::policy::{MAX_TX_SIGOPS_COST, virtual_size};
 use super::reject::{CheckError, Invalid, NotYet, PolicyReject, Reject, ScriptFailure};
 use super::replace::Terms;
@@ -158,9 +160,10 @@ impl CheckJob {
             Some(verified) => verified,
             None => self.verify_scripts()?,
         };
+        let scripts = touched_scripts(transaction, &self.coins);
         let CoinRequest { subject, from_pool, late, .. } = self.request;
         let from_pool = from_pool.iter().map(Option::is_some).collect();
-        Ok(Checked { subject, from_pool, fee, sigops_cost: cost, vsize, tip: self.tip, verified, late })
+        Ok(Checked { subject, from_pool, fee, sigops_cost: cost, vsize, tip: self.tip, verified, scripts, late })
     }
 
     /// The rules of the chain, as the next block would ask them.
@@ -204,6 +207,8 @@ pub struct Checked {
     pub(super) vsize: u64,
     pub(super) tip: TipFacts,
     pub(super) verified: VerifiedScripts,
+    /// What it adds to the history of each script.
+    pub(super) scripts: Vec<(ScriptId, Statistics)>,
     pub(super) late: u8,
 }
 

@@ -1,10 +1,13 @@
 //! A transaction of the pool, with what is known of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bitcoin::{Amount, Transaction, TxIn, TxOut, Txid, Weight, Wtxid};
 use causeway_chainspec::PegScript;
+use causeway_consensus::Coin;
+use causeway_consensus::coin::is_unspendable;
+use causeway_consensus::state::{ScriptId, Statistics};
 
 use super::feerate::FeeFraction;
 
@@ -14,6 +17,10 @@ const ENTRY_BYTES: usize = 800;
 
 /// Bytes for each input: its place in the map of spends, and in the parent's and the child's sets.
 const LINK_BYTES: usize = 192;
+
+/// Bytes for each script that it pays or spends from: the sums in the entry (96), its place in the map by script, and the
+/// sums of the script, with the trees' slack.
+const SCRIPT_BYTES: usize = 384;
 
 /// Bytes that the allocator adds to each script and each witness.
 const ALLOCATION_BYTES: usize = 16;
@@ -34,6 +41,10 @@ pub struct Entry {
     pub(super) children: BTreeSet<Txid>,
     pub(super) ancestors: Family,
     pub(super) descendants: Family,
+    /// What it adds to the history of each script that it pays or spends from, by script.
+    pub(super) scripts: Vec<(ScriptId, Statistics)>,
+    /// How many entered before it.
+    pub(super) number: u64,
 }
 
 /// Sums over a transaction and its ancestors, or its descendants, in the pool.
@@ -123,8 +134,9 @@ impl Entry {
         self.entered_s
     }
 
-    /// Bytes of memory that the pool counts for it: 800, and 192 for each input, and what the transaction's inputs, outputs,
-    /// scripts and witnesses take. What the process really takes is about that; the count is the same on every machine.
+    /// Bytes of memory that the pool counts for it: 800, and 192 for each input, and 384 for each script, and what the
+    /// transaction's inputs, outputs, scripts and witnesses take. What the process really takes is about that; the count is
+    /// the same on every machine.
     pub fn memory(&self) -> usize {
         self.memory
     }
@@ -168,14 +180,27 @@ impl Entry {
 }
 
 /// Returns the bytes that the pool counts for a transaction: see [`Entry::memory`].
-pub(super) fn memory(transaction: &Transaction) -> usize {
+pub(super) fn memory(transaction: &Transaction, scripts: usize) -> usize {
     let input = |input: &TxIn| {
         let witness = if input.witness.is_empty() { 0 } else { input.witness.size() + 4 * input.witness.len() };
         size_of::<TxIn>() + input.script_sig.len() + witness + LINK_BYTES + 2 * ALLOCATION_BYTES
     };
     let output = |output: &TxOut| size_of::<TxOut>() + output.script_pubkey.len() + ALLOCATION_BYTES;
     let held = transaction.input.iter().map(input).chain(transaction.output.iter().map(output));
-    ENTRY_BYTES + size_of::<Transaction>() + held.sum::<usize>()
+    ENTRY_BYTES + size_of::<Transaction>() + held.sum::<usize>() + SCRIPT_BYTES * scripts
+}
+
+/// Returns what a transaction adds to the history of each script, by script. `coins` are what its inputs spend.
+pub(super) fn touched_scripts(transaction: &Transaction, coins: &[Coin]) -> Vec<(ScriptId, Statistics)> {
+    let mut scripts: BTreeMap<ScriptId, Statistics> = BTreeMap::new();
+    for coin in coins {
+        scripts.entry(ScriptId::of(&coin.output.script_pubkey)).or_default().spent.add(coin.output.value);
+    }
+    for output in transaction.output.iter().filter(|output| !is_unspendable(&output.script_pubkey)) {
+        scripts.entry(ScriptId::of(&output.script_pubkey)).or_default().funded.add(output.value);
+    }
+    let counted = |(id, sums)| (id, Statistics { transactions: 1, ..sums });
+    scripts.into_iter().map(counted).collect()
 }
 
 /// Whether a transaction holds a peg-out request.

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{Amount, OutPoint, Txid, Wtxid};
+use causeway_consensus::state::{ScriptId, Statistics};
 
 use super::entry::{Entry, Family};
 use super::feerate::FeeFraction;
@@ -23,6 +24,12 @@ pub(super) struct Graph {
     by_mining: BTreeSet<MiningKey>,
     by_eviction: BTreeSet<EvictionKey>,
     by_time: BTreeSet<(u64, Txid)>,
+    /// By script and number.
+    by_script: BTreeMap<(ScriptId, u64), Txid>,
+    /// Of the scripts that some entry pays or spends from.
+    statistics: BTreeMap<ScriptId, Statistics>,
+    /// How many have entered so far.
+    entered: u64,
     memory: usize,
     vsize: u64,
     fees: Amount,
@@ -45,6 +52,20 @@ impl Graph {
 
     pub(super) fn spender(&self, outpoint: &OutPoint) -> Option<Txid> {
         self.spends.get(outpoint).copied()
+    }
+
+    pub(super) fn spends_of(&self, txid: &Txid) -> impl Iterator<Item = (OutPoint, Txid)> {
+        let outputs = OutPoint { txid: *txid, vout: 0 }..=OutPoint { txid: *txid, vout: u32::MAX };
+        self.spends.range(outputs).map(|(outpoint, spender)| (*outpoint, *spender))
+    }
+
+    /// Entries that pay a script or spend from it, newest first.
+    pub(super) fn by_script(&self, id: &ScriptId) -> impl Iterator<Item = &Entry> {
+        self.by_script.range((*id, 0)..=(*id, u64::MAX)).rev().map(|(_, txid)| self.entry(txid))
+    }
+
+    pub(super) fn statistics_of(&self, id: &ScriptId) -> Statistics {
+        self.statistics.get(id).copied().unwrap_or_default()
     }
 
     /// All entries, by txid.
@@ -131,6 +152,12 @@ impl Graph {
         self.fees += entry.fee;
         self.by_wtxid.insert(entry.wtxid, entry.txid);
         self.by_time.insert((entry.entered_s, entry.txid));
+        entry.number = self.entered;
+        self.entered += 1;
+        for (id, sums) in &entry.scripts {
+            self.by_script.insert((*id, entry.number), entry.txid);
+            add(self.statistics.entry(*id).or_default(), sums);
+        }
         self.rank(&entry);
         self.entries.insert(entry.txid, Box::new(entry));
     }
@@ -175,6 +202,14 @@ impl Graph {
         self.fees -= entry.fee;
         self.by_wtxid.remove(&entry.wtxid);
         self.by_time.remove(&(entry.entered_s, entry.txid));
+        for (id, sums) in &entry.scripts {
+            self.by_script.remove(&(*id, entry.number));
+            let left = self.statistics.get_mut(id).expect("the sums of its entries");
+            subtract(left, sums);
+            if *left == Statistics::default() {
+                self.statistics.remove(id);
+            }
+        }
     }
 
     /// Changes the sums of an entry, and its places by score with them.
@@ -207,6 +242,7 @@ impl Graph {
     #[cfg(test)]
     pub(super) fn assert_consistent(&self) {
         let (mut memory, mut vsize, mut fees, mut inputs) = (0, 0, Amount::ZERO, 0);
+        let (mut scripts, mut statistics) = (0, BTreeMap::<ScriptId, Statistics>::new());
         for (txid, entry) in &self.entries {
             assert_eq!(*txid, entry.transaction.compute_txid());
             assert_eq!(entry.wtxid, entry.transaction.compute_wtxid());
@@ -239,12 +275,43 @@ impl Graph {
             vsize += entry.vsize;
             fees += entry.fee;
             inputs += entry.transaction.input.len();
+            for (id, sums) in &entry.scripts {
+                assert_eq!(self.by_script.get(&(*id, entry.number)), Some(txid));
+                add(statistics.entry(*id).or_default(), sums);
+            }
+            scripts += entry.scripts.len();
+            let paid: BTreeSet<_> = entry.transaction.output.iter().map(|it| ScriptId::of(&it.script_pubkey)).collect();
+            let unlisted = paid.iter().filter(|id| !entry.scripts.iter().any(|(listed, _)| listed == *id));
+            // Those that nobody can spend.
+            assert!(
+                unlisted.count()
+                    <= entry.transaction.output.iter().filter(|it| it.script_pubkey.is_op_return()).count()
+            );
         }
+        assert_eq!(self.by_script.len(), scripts);
+        assert_eq!(self.statistics, statistics);
         assert_eq!((self.memory, self.vsize, self.fees), (memory, vsize, fees));
         let entries = self.entries.len();
         assert_eq!(self.spends.len(), inputs);
         assert_eq!([self.by_wtxid.len(), self.by_time.len()], [entries; 2]);
         assert_eq!([self.by_mining.len(), self.by_eviction.len()], [entries; 2]);
+    }
+}
+
+/// Adds what an entry adds to a script's history.
+fn add(sums: &mut Statistics, entry: &Statistics) {
+    sums.transactions += entry.transactions;
+    for (sum, of) in [(&mut sums.funded, entry.funded), (&mut sums.spent, entry.spent)] {
+        sum.count += of.count;
+        sum.sat += of.sat;
+    }
+}
+
+fn subtract(sums: &mut Statistics, entry: &Statistics) {
+    sums.transactions -= entry.transactions;
+    for (sum, of) in [(&mut sums.funded, entry.funded), (&mut sums.spent, entry.spent)] {
+        sum.count -= of.count;
+        sum.sat -= of.sat;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::shell::Stopped;
 /// near it.
 pub(super) const MAX_JSON_BYTES: usize = 64 << 20;
 
-/// Transactions on one page of a block's.
+/// Transactions on one page of a block's, or of a history in the chain.
 pub(super) const PAGE: usize = 25;
 
 /// How long an answer stays true.
@@ -113,6 +113,37 @@ pub(super) enum Refusal {
     StartNotOnPage,
     #[error("start index out of range")]
     StartOutOfRange,
+    #[error("Missing tx")]
+    MissingTx,
+    #[error("Invalid scripthash")]
+    InvalidScriptHash,
+    #[error("{_0}")]
+    InvalidAddress(String),
+    #[error("Address on invalid network")]
+    OtherNetwork,
+    #[error("address search disabled")]
+    NoAddressSearch,
+    #[error("Too many unspent transaction outputs: more than {max}")]
+    TooManyUnspent { max: usize },
+    #[error("Too many transactions in the mempool: more than {max}")]
+    TooManyWaiting { max: usize },
+    #[error("Invalid package: {_0}")]
+    InvalidPackage(String),
+    #[error("Exceeded maximum of {max} transactions")]
+    PackageTooLong { max: usize },
+    #[error("Invalid transaction size for item {item}")]
+    PackageItemSize { item: usize },
+    #[error("Invalid transaction hex for item {item}")]
+    PackageItemHex { item: usize },
+    #[error("Invalid maxfeerate")]
+    InvalidMaxFeerate,
+    #[error("Invalid maxburnamount")]
+    InvalidMaxBurn,
+    #[error("submitpackage RPC error: {_0}")]
+    RejectedPackage(RpcError),
+    /// Not 404, which says that there is no such transaction, nor 500 and 503, after which clients ask again and again.
+    #[error("this node keeps no index of transactions and addresses: ask another one")]
+    NoIndex,
     #[error("Request body was cut off")]
     BodyCutOff,
     #[error("sendrawtransaction RPC error: {_0}")]
@@ -158,8 +189,6 @@ pub(super) enum Refusal {
     ChainMoved,
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    #[error("this node keeps no index of transactions: ask another one")]
-    NoIndex,
 
     // ---- 500: we failed ----
     #[error("internal error")]
@@ -177,6 +206,21 @@ impl Refusal {
             | Self::InvalidNumber
             | Self::StartNotOnPage
             | Self::StartOutOfRange
+            | Self::MissingTx
+            | Self::InvalidScriptHash
+            | Self::InvalidAddress(_)
+            | Self::OtherNetwork
+            | Self::NoAddressSearch
+            | Self::TooManyUnspent { .. }
+            | Self::TooManyWaiting { .. }
+            | Self::InvalidPackage(_)
+            | Self::PackageTooLong { .. }
+            | Self::PackageItemSize { .. }
+            | Self::PackageItemHex { .. }
+            | Self::InvalidMaxFeerate
+            | Self::InvalidMaxBurn
+            | Self::RejectedPackage(_)
+            | Self::NoIndex
             | Self::BodyCutOff
             | Self::Rejected(_)
             | Self::AnswerTooLarge
@@ -194,8 +238,6 @@ impl Refusal {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Busy | Self::TooLate | Self::ChainMoved | Self::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
-            // Not 500 or 503, which clients ask again.
-            Self::NoIndex => StatusCode::NOT_IMPLEMENTED,
             Self::Fault(_) | Self::Certificate(_) | Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

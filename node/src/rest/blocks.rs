@@ -92,7 +92,7 @@ impl Reader {
 
     /// Some transactions of a block, from place `start` on.
     fn page(&self, height: Height, start: u64) -> Result<Answer, Refusal> {
-        if !self.store().indexes_transactions() {
+        if !self.store().has_index() {
             return Err(Refusal::NoIndex);
         }
         let block = self.block(height)?;

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use bitcoin::hex::DisplayHex;
 use bitcoin::script::Instruction;
-use bitcoin::{Address, BlockHash, Network, OutPoint, Script, Transaction, TxIn, TxMerkleNode, TxOut, Txid};
+use bitcoin::{Address, Amount, BlockHash, Network, OutPoint, Script, Transaction, TxIn, TxMerkleNode, TxOut, Txid};
+use causeway_consensus::state::Statistics;
 use serde::{Serialize, Serializer};
 
 use super::reader::Place;
+use super::routes::Key;
 
 /// A block.
 #[derive(Serialize)]
@@ -211,6 +213,85 @@ fn script_type(script: &Script) -> &'static str {
         "v1_p2tr"
     } else {
         "unknown"
+    }
+}
+
+/// Who spends an output.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct SpendJson {
+    spent: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    txid: Option<Txid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vin: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<StatusJson>,
+}
+
+impl SpendJson {
+    pub(super) const UNSPENT: Self = Self { spent: false, txid: None, vin: None, status: None };
+
+    pub(super) fn new(txid: Txid, vin: u32, status: StatusJson) -> Self {
+        Self { spent: true, txid: Some(txid), vin: Some(vin), status: Some(status) }
+    }
+}
+
+/// What a script received and spent.
+#[derive(Serialize)]
+pub(super) struct ScriptJson<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scripthash: Option<&'a str>,
+    chain_stats: StatisticsJson,
+    mempool_stats: StatisticsJson,
+}
+
+impl<'a> ScriptJson<'a> {
+    /// Returns the sums of a script under the name that it was asked for by.
+    pub(super) fn new(key: &'a Key, chain_stats: StatisticsJson, mempool_stats: StatisticsJson) -> Self {
+        let (address, scripthash) = match key {
+            Key::Address(address) => (Some(address.as_str()), None),
+            Key::ScriptHash(hash) => (None, Some(hash.as_str())),
+        };
+        Self { address, scripthash, chain_stats, mempool_stats }
+    }
+}
+
+/// Sums over transactions.
+#[derive(Serialize)]
+pub(super) struct StatisticsJson {
+    tx_count: u64,
+    funded_txo_count: u64,
+    funded_txo_sum: u128,
+    spent_txo_count: u64,
+    spent_txo_sum: u128,
+}
+
+impl StatisticsJson {
+    pub(super) fn of(sums: &Statistics) -> Self {
+        Self {
+            tx_count: sums.transactions,
+            funded_txo_count: sums.funded.count,
+            funded_txo_sum: sums.funded.sat,
+            spent_txo_count: sums.spent.count,
+            spent_txo_sum: sums.spent.sat,
+        }
+    }
+}
+
+/// An output that nobody spends.
+#[derive(Serialize)]
+pub(super) struct UnspentJson {
+    txid: Txid,
+    vout: u32,
+    value: u64,
+    status: StatusJson,
+}
+
+impl UnspentJson {
+    pub(super) fn new(OutPoint { txid, vout }: OutPoint, value: Amount, status: StatusJson) -> Self {
+        Self { txid, vout, value: value.to_sat(), status }
     }
 }
 

@@ -79,6 +79,31 @@ pub(super) async fn fee_estimates<L: Live>(app: &App<L>) -> Result<Answer, Refus
     Answer::json(&app.view().await?.estimates, Keep::Never)
 }
 
+/// Feerates in whole sat/vB, as mempool.space names them.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RecommendedJson {
+    fastest_fee: f64,
+    half_hour_fee: f64,
+    hour_fee: f64,
+    economy_fee: f64,
+    minimum_fee: f64,
+}
+
+/// `GET /v1/fees/recommended`, which mempool.js asks for: the estimates for 1, 3, 6, 144 and 1008 blocks.
+pub(super) async fn recommended_fees<L: Live>(app: &App<L>) -> Result<Answer, Refusal> {
+    let view = app.view().await?;
+    let within = |target: &str| view.estimates.get(target).copied().unwrap_or(1.0).ceil();
+    let json = RecommendedJson {
+        fastest_fee: within("1"),
+        half_hour_fee: within("3"),
+        hour_fee: within("6"),
+        economy_fee: within("144"),
+        minimum_fee: within("1008"),
+    };
+    Answer::json(&json, Keep::Never)
+}
+
 impl<L: Live> App<L> {
     /// The mempool as it is, or was a moment ago. One caller at a time takes a copy, for all who wait.
     async fn view(&self) -> Result<Arc<View>, Refusal> {

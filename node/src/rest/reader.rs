@@ -9,7 +9,7 @@ use bitcoin::consensus::Decodable;
 use bitcoin::consensus::encode::VarInt;
 use bitcoin::{BlockHash, Network, OutPoint, Transaction, TxOut, Txid};
 use causeway_chainspec::{ChainSpec, Height};
-use causeway_consensus::state::Store;
+use causeway_consensus::state::{IndexView, Store, TxPlace};
 use causeway_consensus::{Block, ChainView, StateFault, Tip, parse_block};
 use quick_cache::sync::Cache;
 
@@ -19,7 +19,7 @@ use super::answer::{MAX_JSON_BYTES, Refusal};
 /// Sizes of blocks that are remembered, some 100 bytes each.
 const REMEMBERED_SIZES: usize = 10_000;
 
-const DAMAGED_BLOCK: Refusal = Refusal::Fault(StateFault::Damaged { record: "block" });
+pub(super) const DAMAGED_BLOCK: Refusal = Refusal::Fault(StateFault::Damaged { record: "block" });
 
 /// The final chain.
 pub(super) struct Chain {
@@ -147,13 +147,25 @@ impl Reader {
     /// # Errors
     /// There is no index.
     pub(super) fn place(&self, txid: &Txid) -> Result<Option<Place>, Refusal> {
-        if !self.store().indexes_transactions() {
+        if !self.store().has_index() {
             return Err(Refusal::NoIndex);
         }
-        let place = self.store().transaction_place(txid)?.filter(|(height, _)| *height <= self.tip.height());
-        let Some((height, index)) = place else { return Ok(None) };
+        let place = self.store().transaction_place(txid)?.filter(|place| place.height <= self.tip.height());
+        place.map(|place| self.place_of(place)).transpose()
+    }
+
+    /// The same of a place up to the tip.
+    pub(super) fn place_of(&self, TxPlace { height, index }: TxPlace) -> Result<Place, Refusal> {
         let header = self.header(height)?;
-        Ok(Some(Place { height, hash: header.block_hash(), time: header.time, index }))
+        Ok(Place { height, hash: header.block_hash(), time: header.time, index })
+    }
+
+    /// The index at its tip, which may be above this reader's.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn index(&self) -> Result<IndexView<'_>, Refusal> {
+        self.store().index_view().ok_or(Refusal::NoIndex)
     }
 
     /// The transaction at a place.
@@ -174,7 +186,7 @@ impl Reader {
     /// Outputs of final transactions.
     pub(super) fn outputs(&self, wanted: BTreeSet<OutPoint>) -> Result<HashMap<OutPoint, TxOut>, Refusal> {
         let unknown = || Refusal::Fault(StateFault::Damaged { record: "place of a transaction" });
-        let mut vouts: BTreeMap<(Height, u32), Vec<OutPoint>> = BTreeMap::new();
+        let mut vouts: BTreeMap<TxPlace, Vec<OutPoint>> = BTreeMap::new();
         let mut last = None;
         for outpoint in wanted {
             // Those of one transaction follow each other.
@@ -189,7 +201,7 @@ impl Reader {
             vouts.entry(place).or_default().push(outpoint);
         }
         let mut blocks: BTreeMap<Height, BTreeSet<u32>> = BTreeMap::new();
-        for (height, index) in vouts.keys() {
+        for TxPlace { height, index } in vouts.keys() {
             blocks.entry(*height).or_default().insert(*index);
         }
         let mut outputs = HashMap::new();
@@ -197,7 +209,7 @@ impl Reader {
         for (height, places) in blocks {
             let found = transactions_at(&self.block_bytes(height)?, &places).ok_or(DAMAGED_BLOCK)?;
             for (index, transaction) in found {
-                for outpoint in vouts.get(&(height, index)).into_iter().flatten() {
+                for outpoint in vouts.get(&TxPlace { height, index }).into_iter().flatten() {
                     let vout = usize::try_from(outpoint.vout).ok();
                     let output = vout.and_then(|vout| transaction.output.get(vout)).ok_or_else(unknown)?;
                     script_bytes += output.script_pubkey.len();
@@ -212,14 +224,14 @@ impl Reader {
     }
 
     /// Gives up when nobody waits any more.
-    fn check_time(&self) -> Result<(), Refusal> {
+    pub(super) fn check_time(&self) -> Result<(), Refusal> {
         if Instant::now() > self.deadline { Err(Refusal::TooLate) } else { Ok(()) }
     }
 }
 
 /// Returns the transactions at these places of a serialised block, in order; None if it has no such places. Transactions
 /// after the last of them are not looked at, and nothing is hashed.
-fn transactions_at(block: &[u8], places: &BTreeSet<u32>) -> Option<Vec<(u32, Transaction)>> {
+pub(super) fn transactions_at(block: &[u8], places: &BTreeSet<u32>) -> Option<Vec<(u32, Transaction)>> {
     let mut rest = block.get(Header::SIZE..)?;
     let VarInt(count) = VarInt::consensus_decode(&mut rest).ok()?;
     let last = *places.last()?;

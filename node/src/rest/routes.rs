@@ -8,11 +8,12 @@ use warp::http::Method;
 
 use super::answer::{Answer, Keep, Refusal};
 use super::live::Live;
+use super::package::PackageLimits;
 use super::peg::BatchFilter;
-use super::{App, peg, pool, transactions, v1};
+use super::{App, package, peg, pool, scripts, spends, transactions, v1};
 
 /// One endpoint with its arguments.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Route {
     TipHeight,
     TipHash,
@@ -21,11 +22,21 @@ pub(super) enum Route {
     BlockHeight(u64),
     Block(BlockHash, OfBlock),
     Transaction(Txid, OfTransaction),
+    /// Who spends one output.
+    Outspend(OutPoint),
+    /// Who spends each output.
+    Outspends(Txid),
+    Script(Key, OfScript),
+    AddressPrefix,
     Broadcast,
+    /// The same of a transaction in the query, in hex.
+    BroadcastQuery(String),
+    Package(PackageLimits),
     Mempool,
     MempoolTxids,
     MempoolRecent,
     FeeEstimates,
+    RecommendedFees,
     Health,
     Status,
     Peers,
@@ -68,6 +79,26 @@ pub(super) enum OfTransaction {
     MerkleBlockProof,
 }
 
+/// A script by one of its two names, as they were given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Address(String),
+    ScriptHash(String),
+}
+
+/// What is asked of a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum OfScript {
+    Summary,
+    /// Of the mempool and the chain.
+    Transactions,
+    /// Those of the chain, after this one.
+    Final(Option<String>),
+    /// Those of the mempool.
+    Waiting,
+    Unspent,
+}
+
 /// A block by one of its two names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockId {
@@ -88,6 +119,7 @@ pub(super) fn route(method: &Method, path: &str, query: &str) -> Result<Route, R
     if method == Method::POST {
         return match *segments {
             ["tx"] => Ok(Route::Broadcast),
+            ["txs", "package"] => PackageLimits::of_query(query).map(Route::Package),
             ["v1", "peg-in", "address"] => Ok(Route::NewPegInAddress),
             ["v1", "peg-in", "claim"] => Ok(Route::ClaimPegIn),
             _ => Err(unknown()),
@@ -118,10 +150,27 @@ pub(super) fn route(method: &Method, path: &str, query: &str) -> Result<Route, R
         ["tx", txid, "status"] => Route::Transaction(hex(txid)?, OfTransaction::Status),
         ["tx", txid, "merkle-proof"] => Route::Transaction(hex(txid)?, OfTransaction::MerkleProof),
         ["tx", txid, "merkleblock-proof"] => Route::Transaction(hex(txid)?, OfTransaction::MerkleBlockProof),
+        ["tx", txid, "outspend", vout] => {
+            let txid = hex(txid)?;
+            Route::Outspend(OutPoint { txid, vout: vout.parse().map_err(|_| Refusal::InvalidNumber)? })
+        }
+        ["tx", txid, "outspends"] => Route::Outspends(hex(txid)?),
+        ["address", address, ref what @ ..] => {
+            Route::Script(Key::Address(address.to_owned()), of_script(what).ok_or_else(unknown)?)
+        }
+        ["scripthash", hash, ref what @ ..] => {
+            Route::Script(Key::ScriptHash(hash.to_owned()), of_script(what).ok_or_else(unknown)?)
+        }
+        ["address-prefix", _] => Route::AddressPrefix,
         ["mempool"] => Route::Mempool,
         ["mempool", "txids"] => Route::MempoolTxids,
         ["mempool", "recent"] => Route::MempoolRecent,
         ["fee-estimates"] => Route::FeeEstimates,
+        ["v1", "fees", "recommended"] => Route::RecommendedFees,
+        ["broadcast"] => {
+            let tx = query.split('&').find_map(|pair| pair.strip_prefix("tx="));
+            Route::BroadcastQuery(tx.ok_or(Refusal::MissingTx)?.to_owned())
+        }
         ["health"] => Route::Health,
         ["v1", "status"] => Route::Status,
         ["v1", "peers"] => Route::Peers,
@@ -138,6 +187,18 @@ pub(super) fn route(method: &Method, path: &str, query: &str) -> Result<Route, R
         ["v1", "batches"] => Route::Batches(BatchFilter::All),
         ["v1", "batches", batch] => Route::Batch(number(batch)?),
         _ => return Err(unknown()),
+    })
+}
+
+fn of_script(segments: &[&str]) -> Option<OfScript> {
+    Some(match *segments {
+        [] => OfScript::Summary,
+        ["txs"] => OfScript::Transactions,
+        ["txs", "chain"] => OfScript::Final(None),
+        ["txs", "chain", last] => OfScript::Final(Some(last.to_owned())),
+        ["txs", "mempool"] => OfScript::Waiting,
+        ["utxo"] => OfScript::Unspent,
+        _ => return None,
     })
 }
 
@@ -161,7 +222,7 @@ fn block_id(text: &str) -> Result<BlockId, Refusal> {
 impl Route {
     /// Whether the request has a body.
     pub(super) fn takes_body(&self) -> bool {
-        matches!(self, Self::Broadcast | Self::NewPegInAddress | Self::ClaimPegIn)
+        matches!(self, Self::Broadcast | Self::Package(_) | Self::NewPegInAddress | Self::ClaimPegIn)
     }
 
     /// Returns the answer. `body` is that of the request, empty unless it is a POST.
@@ -173,6 +234,14 @@ impl Route {
             Self::BlockHeight(height) => app.read(move |reader| reader.hash_at(height)).await,
             Self::Block(hash, what) => app.read(move |reader| reader.of_block(hash, what)).await,
             Self::Transaction(txid, what) => transactions::of_transaction(app, txid, what).await,
+            Self::BroadcastQuery(hex) => transactions::broadcast(app, hex.into_bytes()).await,
+            Self::RecommendedFees => pool::recommended_fees(app).await,
+            Self::Outspend(outpoint) => spends::of_output(app, outpoint).await,
+            Self::Outspends(txid) => spends::of_outputs(app, txid).await,
+            Self::Script(key, what) => scripts::of_script(app, key, what).await,
+            // It would take an index of all addresses by their letters.
+            Self::AddressPrefix => Err(Refusal::NoAddressSearch),
+            Self::Package(limits) => package::submit(app, limits, body).await,
             Self::Broadcast => transactions::broadcast(app, body).await,
             Self::Mempool => pool::summary(app).await,
             Self::MempoolTxids => pool::txids(app).await,

@@ -2,7 +2,9 @@
 
 mod broadcast;
 mod chain;
+mod histories;
 mod hostile;
 mod own;
+mod packages;
 mod peg;
 mod site;

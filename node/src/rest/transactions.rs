@@ -1,14 +1,12 @@
 //! `/tx...`: from the final chain, or else from the mempool.
 
-use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
 
 use bitcoin::consensus::encode::{deserialize_hex, serialize, serialize_hex};
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use bitcoin::merkle_tree::MerkleBlock;
-use bitcoin::{OutPoint, Transaction, TxOut, Txid};
-use causeway_consensus::{ChainView, Tx};
+use bitcoin::{Transaction, Txid};
+use causeway_consensus::Tx;
 
 use super::App;
 use super::answer::{Answer, Keep, Refusal};
@@ -16,6 +14,7 @@ use super::json::{MerkleProofJson, StatusJson, TransactionJson};
 use super::live::Live;
 use super::reader::{Place, Reader};
 use super::routes::OfTransaction;
+use super::waiting::Waiting;
 use crate::mempool::{Mempool, NotYet, PolicyReject, Reject};
 
 /// Why a transaction is not taken, with the codes of Bitcoin Core's `sendrawtransaction`.
@@ -25,6 +24,10 @@ pub(super) enum RpcError {
     Decode,
     /// It spends what is unknown or spent.
     Missing,
+    /// There is nothing in the package.
+    EmptyPackage { max: usize },
+    /// It makes coins unspendable, more of them than the sender permits.
+    Burns,
     /// A final block holds it.
     AlreadyFinal,
     /// The mempool does not take it.
@@ -37,6 +40,8 @@ impl fmt::Display for RpcError {
         let (code, message) = match self {
             Self::Decode => (-22, "TX decode failed. Make sure the tx has at least one input.".to_owned()),
             Self::Missing => (-25, "bad-txns-inputs-missingorspent".to_owned()),
+            Self::EmptyPackage { max } => (-8, format!("Array must contain between 1 and {max} transactions.")),
+            Self::Burns => (-25, "Unspendable output exceeds maximum configured by user (maxburnamount)".to_owned()),
             Self::AlreadyFinal => (-27, "Transaction outputs already in utxo set".to_owned()),
             Self::Refused(reject) => (-26, reject.to_string()),
         };
@@ -89,7 +94,8 @@ pub(super) async fn of_transaction<L: Live>(app: &App<L>, txid: Txid, what: OfTr
     }
     let waiting = match what {
         OfTransaction::Whole | OfTransaction::Hex | OfTransaction::Raw => {
-            app.live.pool(move |pool| Waiting::of(pool, &txid)).await?
+            let copy = move |pool: &Mempool| pool.get(&txid).map(|entry| Waiting::of(pool, std::iter::once(entry)));
+            app.live.pool(copy).await?
         }
         OfTransaction::Status | OfTransaction::MerkleProof | OfTransaction::MerkleBlockProof => None,
     };
@@ -98,7 +104,7 @@ pub(super) async fn of_transaction<L: Live>(app: &App<L>, txid: Txid, what: OfTr
         let in_chain = reader.of_transaction(&txid, what);
         match (in_chain, waiting) {
             (Ok(Some(answer)), _) => Ok(answer),
-            (Ok(None) | Err(Refusal::NoIndex), Some(waiting)) => waiting.answer(reader, txid, what),
+            (Ok(None) | Err(Refusal::NoIndex), Some(waiting)) => of_waiting(reader, waiting, what),
             (Err(refusal), _) => Err(refusal),
             (Ok(None), None) => match what {
                 OfTransaction::Status => Answer::json(&StatusJson::UNCONFIRMED, Keep::Never),
@@ -108,6 +114,20 @@ pub(super) async fn of_transaction<L: Live>(app: &App<L>, txid: Txid, what: OfTr
         }
     })
     .await
+}
+
+/// The same of one in the mempool.
+fn of_waiting(reader: &Reader, waiting: Waiting, what: OfTransaction) -> Result<Answer, Refusal> {
+    let transaction = waiting.transactions.first().map(|(_, transaction)| transaction.as_ref());
+    let transaction = transaction.ok_or(Refusal::TransactionNotFound)?;
+    match what {
+        OfTransaction::Hex => Ok(Answer::text(serialize_hex(transaction), Keep::Never)),
+        OfTransaction::Raw => Ok(Answer::binary(serialize(transaction), Keep::Never)),
+        _ => {
+            let waiting = waiting.resolve(reader)?;
+            Answer::json(&waiting.json(reader).next(), Keep::Never)
+        }
+    }
 }
 
 impl Reader {
@@ -169,56 +189,4 @@ fn merkle_branch(mut nodes: Vec<Txid>, index: u32) -> Vec<Txid> {
         index /= 2;
     }
     branch
-}
-
-/// A transaction of the mempool.
-struct Waiting {
-    transaction: Arc<Transaction>,
-    /// What it spends of others in the mempool.
-    spent: HashMap<OutPoint, TxOut>,
-}
-
-impl Waiting {
-    fn of(pool: &Mempool, txid: &Txid) -> Option<Self> {
-        let transaction = Arc::clone(pool.get(txid)?.transaction());
-        let output = |outpoint: OutPoint| {
-            let parent = pool.get(&outpoint.txid)?.transaction();
-            let vout = usize::try_from(outpoint.vout).ok()?;
-            Some((outpoint, parent.output.get(vout)?.clone()))
-        };
-        let spent = transaction.input.iter().filter_map(|input| output(input.previous_output)).collect();
-        Some(Self { transaction, spent })
-    }
-
-    fn answer(self, reader: &Reader, txid: Txid, what: OfTransaction) -> Result<Answer, Refusal> {
-        let Self { transaction, mut spent } = self;
-        match what {
-            OfTransaction::Hex => return Ok(Answer::text(serialize_hex(&*transaction), Keep::Never)),
-            OfTransaction::Raw => return Ok(Answer::binary(serialize(&*transaction), Keep::Never)),
-            _ => {}
-        }
-        let inputs = transaction.input.iter().map(|input| input.previous_output);
-        let of_chain: Vec<OutPoint> = inputs.filter(|outpoint| !spent.contains_key(outpoint)).collect();
-        let coins = reader.store().coins(&of_chain)?;
-        // A block may have spent some since.
-        let mut gone = BTreeSet::new();
-        for (outpoint, coin) in of_chain.into_iter().zip(coins) {
-            match coin {
-                Some(coin) => {
-                    spent.insert(outpoint, coin.output);
-                }
-                None => {
-                    gone.insert(outpoint);
-                }
-            }
-        }
-        if !gone.is_empty() {
-            if !reader.store().indexes_transactions() {
-                return Err(Refusal::NoIndex);
-            }
-            spent.extend(reader.outputs(gone)?);
-        }
-        let json = TransactionJson::new(&transaction, txid, &spent, reader.network(), StatusJson::UNCONFIRMED);
-        Answer::json(&json, Keep::Never)
-    }
 }

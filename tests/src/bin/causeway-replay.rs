@@ -1,24 +1,35 @@
 //! Opens a store and commits a file of blocks to it: the process that the crash tests kill.
 //!
-//! `causeway-replay HOME BLOCKS (with-block|later)`. Says every committed height on standard output, and ends with code 3
+//! `causeway-replay HOME BLOCKS (with-block|later) [INDEX_BATCH]`. The indexes are built in writes of so many transactions, if
+//! they are behind. Says every committed height on standard output, and ends with code 3
 //! after a fault of the state.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use causeway_consensus::state::CoinFlush;
-use causeway_tests::replay::{open_store, read_blocks, replay};
+use causeway_chainspec::ChainSpec;
+use causeway_consensus::state::{CoinFlush, Index, Store, StoreOptions};
+use causeway_tests::replay::{options, read_blocks, replay, workers};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, home, blocks, flush] = arguments.as_slice() else { return ExitCode::from(2) };
+    let [_, home, blocks, flush, batch @ ..] = arguments.as_slice() else { return ExitCode::from(2) };
+    let defaults = options(Index::All);
+    let options = match batch {
+        [] => defaults,
+        [batch] => match batch.parse() {
+            Ok(index_batch_transactions) => StoreOptions { index_batch_transactions, ..defaults },
+            Err(_) => return ExitCode::from(2),
+        },
+        _ => return ExitCode::from(2),
+    };
     let flush = match flush.as_str() {
         "with-block" => CoinFlush::WithBlock,
         "later" => CoinFlush::Later,
         _ => return ExitCode::from(2),
     };
-    match run(Path::new(home), Path::new(blocks), flush) {
+    match run(Path::new(home), Path::new(blocks), flush, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let mut chain = error.to_string();
@@ -33,8 +44,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(home: &Path, blocks: &Path, flush: CoinFlush) -> Result<(), Box<dyn std::error::Error>> {
+fn run(home: &Path, blocks: &Path, flush: CoinFlush, options: StoreOptions) -> Result<(), Box<dyn std::error::Error>> {
     let blocks = read_blocks(blocks)?;
-    let store = open_store(home)?;
+    let spec = ChainSpec::built_in("devnet")?;
+    let store = Store::open(home, &spec, options, &workers())?;
     replay(&store, &blocks, flush, std::io::stdout().lock())
 }

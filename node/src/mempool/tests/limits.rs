@@ -61,10 +61,10 @@ fn a_hundred_and_one_thousand_virtual_bytes() {
 
 /// A pool with room for about ten small transactions.
 fn small_pool() -> Bench {
-    let mut bench = Bench::with(Policy { max_memory_bytes: 14_000, ..Policy::default() });
+    let mut bench = Bench::with(Policy { max_memory_bytes: 18_000, ..Policy::default() });
     let coin = bench.coin();
-    let one = crate::mempool::entry::memory(&pay(&[coin], &[COIN]));
-    assert!((1_200..1_400).contains(&one), "{one}");
+    let one = crate::mempool::entry::memory(&pay(&[coin], &[COIN]), 1);
+    assert!((1_580..1_790).contains(&one), "{one}");
     bench
 }
 
@@ -134,7 +134,7 @@ fn a_poor_parent_is_kept_for_its_rich_child() {
         bench.submit(&pay(&[coin], &[COIN - 1_000 - i * 200])).expect("each pays more");
     }
     assert!(bench.pool.contains(&parent.compute_txid()));
-    assert!(bench.pool.memory() <= 14_000);
+    assert!(bench.pool.memory() <= 18_000);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn the_count_of_memory_covers_what_a_transaction_holds() {
     let mut bench = Bench::new();
     let coins: Vec<_> = (0..50).map(|_| bench.coin()).collect();
     let transaction = pay_padded(&coins, &[1_000; 20], 5_000);
-    let counted = crate::mempool::entry::memory(&transaction);
+    let counted = crate::mempool::entry::memory(&transaction, 1);
     let held = size_of::<crate::mempool::Entry>()
         + transaction.input.iter().map(|input| size_of_val(input) + input.witness.size()).sum::<usize>()
         + transaction.output.iter().map(|output| size_of_val(output) + output.script_pubkey.len()).sum::<usize>()

@@ -156,6 +156,35 @@ fn all_fee_estimates_are_there_and_never_grow() {
     }
 }
 
+#[test]
+fn a_transaction_can_stand_in_the_query() {
+    let site = Site::new();
+    let transaction = payment(site.coin(0));
+    let (hex, txid) = (serialize_hex(&transaction), transaction.compute_txid().to_string());
+    for path in ["/broadcast", "/broadcast?", "/broadcast?ty=00", "/broadcast?mtx=00"] {
+        let seen = site.get(path);
+        assert_eq!((seen.status, seen.text()), (400, "Missing tx"), "{path}");
+    }
+    let seen = site.get("/broadcast?tx=zz");
+    assert_eq!(seen.status, 400);
+    assert!(seen.text().contains("\"code\":-22"), "{}", seen.text());
+    for path in [format!("/broadcast?tx={hex}"), format!("/api/broadcast/?a=b&tx={hex}&c=d")] {
+        let seen = site.get(&path);
+        assert_eq!((seen.status, seen.text(), seen.keep()), (200, txid.as_str(), "no-store"));
+    }
+}
+
+#[test]
+fn recommended_feerates_are_whole_numbers_that_never_grow() {
+    let site = Site::new();
+    site.post("/tx", serialize_hex(&payment(site.coin(0))));
+    let seen = site.get("/api/v1/fees/recommended").json();
+    let names = ["fastestFee", "halfHourFee", "hourFee", "economyFee", "minimumFee"];
+    let rates = names.map(|name| seen[name].as_f64().unwrap());
+    assert!(rates.is_sorted_by(|one, next| one >= next), "{rates:?}");
+    assert!(rates.iter().all(|rate| *rate >= 1.0 && rate.fract() == 0.0), "{rates:?}");
+}
+
 /// A block is on disk a moment before the mempool hears of it.
 #[test]
 fn what_is_final_is_confirmed_though_the_mempool_still_holds_it() {

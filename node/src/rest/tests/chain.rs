@@ -10,6 +10,7 @@ use bitcoin::{
 };
 use causeway_chainspec::Height;
 use causeway_consensus::ChainView;
+use causeway_consensus::state::Index;
 use serde_json::{Value, json};
 
 use super::site::{COIN, COINS, Seen, Site, output, payments, spec};
@@ -328,7 +329,7 @@ fn proofs_lead_to_the_merkle_root() {
 
 #[test]
 fn without_the_index_it_says_so() {
-    let mut site = Site::with(Times::default(), false);
+    let mut site = Site::with(Times::default(), Index::None);
     let waiting = pay(&[site.coin(0)], &[COIN - 1_000]);
     let hash = site.commit(payments(site.coin(1), 1));
     let txid = site.blocks[1].txdata[1].compute_txid();
@@ -341,7 +342,10 @@ fn without_the_index_it_says_so() {
     ];
     for path in paths {
         let seen = site.get(&path);
-        assert_eq!((seen.status, seen.text()), (501, "this node keeps no index of transactions: ask another one"));
+        assert_eq!(
+            (seen.status, seen.text()),
+            (400, "this node keeps no index of transactions and addresses: ask another one")
+        );
     }
     // All else needs none.
     assert_eq!(site.get(&format!("/block/{hash}/txid/1")).text(), txid.to_string());

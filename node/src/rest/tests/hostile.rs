@@ -5,12 +5,15 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use bitcoin::hashes::Hash;
 use causeway_consensus::ChainView;
+use causeway_consensus::state::Index;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 
 use super::site::{Seen, Site, payment};
 use crate::rest::server::Times;
+use crate::testing::free_script;
 
 /// Sends bytes, and returns what comes back until the server closes.
 pub(super) fn send(site: &Site, request: &[u8]) -> String {
@@ -28,7 +31,7 @@ fn status(answer: &str) -> u16 {
 }
 
 /// Every route, with places for segments.
-const ROUTES: [&str; 36] = [
+const ROUTES: [&str; 60] = [
     "/",
     "/blocks",
     "/blocks/tip/height",
@@ -53,6 +56,30 @@ const ROUTES: [&str; 36] = [
     "/tx/{}/merkle-proof",
     "/tx/{}/merkleblock-proof",
     "/tx/{}/{}",
+    "/tx/{}/outspends",
+    "/tx/{}/outspend",
+    "/tx/{}/outspend/{}",
+    "/txs",
+    "/txs/package",
+    "/broadcast",
+    "/broadcast?tx={}",
+    "/v1/fees/recommended",
+    "/txs/package?maxfeerate={}&maxburnamount={}",
+    "/txs/{}",
+    "/address/{}",
+    "/address/{}/txs",
+    "/address/{}/txs/chain",
+    "/address/{}/txs/chain/{}",
+    "/address/{}/txs/mempool",
+    "/address/{}/utxo",
+    "/address/{}/{}",
+    "/address-prefix/{}",
+    "/scripthash/{}",
+    "/scripthash/{}/txs",
+    "/scripthash/{}/txs/chain/{}",
+    "/scripthash/{}/txs/mempool",
+    "/scripthash/{}/utxo",
+    "/scripthash/{}/{}",
     "/mempool",
     "/mempool/{}",
     "/mempool/txids",
@@ -75,6 +102,9 @@ fn no_request_makes_the_server_fail() {
         site.store.tip().hash().to_string(),
         site.blocks[1].txdata[1].compute_txid().to_string(),
         site.blocks[0].txdata[0].compute_txid().to_string(),
+        bitcoin::hashes::sha256::Hash::hash(free_script().as_bytes()).to_string(),
+        bitcoin::Address::from_script(&free_script(), bitcoin::Network::Regtest).unwrap().to_string(),
+        "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4".to_owned(),
     ]
     .into();
     let numbers = ["0", "1", "25", "-1", "+1", "102", "4294967295", "4294967296", "18446744073709551615", "1e9", "١"];
@@ -203,7 +233,7 @@ fn more_requests_than_there_is_room_for_are_turned_away() {
 #[test]
 fn nobody_waits_for_ever() {
     let times = Times { body: Duration::from_millis(100), answer: Duration::from_millis(300) };
-    let site = Site::with(times, true);
+    let site = Site::with(times, Index::All);
     let mut stream = TcpStream::connect(site.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.write_all(b"POST /tx HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n00").unwrap();

@@ -6,6 +6,7 @@ use bitcoin::{Address, Amount, BlockHash, Network, OutPoint, Script, ScriptBuf, 
 use causeway_chainspec::{BitcoinHeight, Height};
 use causeway_consensus::peg::proof::InclusionProof;
 use causeway_consensus::peg::script::{DepositTerms, EpochScripts};
+use causeway_consensus::state::Index;
 use serde_json::json;
 
 use super::site::{Site, spec};
@@ -62,7 +63,7 @@ impl BitcoinSource for Fake {
 
 fn site() -> (Site, Arc<Fake>) {
     let fake = Fake::new();
-    (Site::beside(Some(Arc::clone(&fake) as Arc<dyn BitcoinSource>), Times::default(), true), fake)
+    (Site::beside(Some(Arc::clone(&fake) as Arc<dyn BitcoinSource>), Times::default(), Index::All), fake)
 }
 
 fn address_request() -> String {

@@ -15,7 +15,7 @@ use causeway_chainspec::{BitcoinHeight, ChainSpec, Height, devnet};
 use causeway_consensus::assemble::assemble_block;
 use causeway_consensus::bft::{CommitCertificate, Equivocation, Signature, ValidatorSet};
 use causeway_consensus::peg::evidence::PegIn;
-use causeway_consensus::state::{CoinFlush, Store, StoreOptions};
+use causeway_consensus::state::{CoinFlush, Index, Store, StoreOptions};
 use causeway_consensus::{
     ChainView, ConnectedBlock, ScriptCache, Workers, check_block, connect_block, parse_block, resolve,
 };
@@ -180,23 +180,24 @@ pub(super) fn spec() -> ChainSpec {
 impl Site {
     /// A server over the derived blocks, a block 101 that makes [`COINS`] free coins, and nothing else.
     pub(super) fn new() -> Self {
-        Self::with(Times::default(), true)
+        Self::with(Times::default(), Index::All)
     }
 
-    /// The same in other times, with or without the index of transactions.
-    pub(super) fn with(times: Times, index_transactions: bool) -> Self {
-        Self::beside(None, times, index_transactions)
+    /// The same in other times, with or without the indexes.
+    pub(super) fn with(times: Times, index: Index) -> Self {
+        Self::beside(None, times, index)
     }
 
     /// The same of a node that has this Bitcoin node.
-    pub(super) fn beside(bitcoin: Source, times: Times, index_transactions: bool) -> Self {
+    pub(super) fn beside(bitcoin: Source, times: Times, index: Index) -> Self {
         let home = TempDir::new().unwrap();
         let spec = spec();
         let options = StoreOptions {
             coin_cache_bytes: 1 << 20,
             block_cache_bytes: 1 << 20,
             write_buffer_bytes: 1 << 20,
-            index_transactions,
+            index,
+            ..StoreOptions::default()
         };
         let store = Arc::new(Store::open(home.path(), &spec, options, &workers()).unwrap());
         let scripts = Arc::new(ScriptCache::new(1_000));

@@ -1,4 +1,6 @@
-//! `chain`: full blocks, from bytes to connected.
+//! `chain`: full blocks, from bytes to connected; and what the indexes add to a commit.
+
+mod index;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ struct Report {
     /// One-minute load averages before and after.
     load_average: [Option<f64>; 2],
     results: Vec<Row>,
+    index: index::IndexRow,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,8 +105,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
             results.push(row);
         }
     }
-    let report =
-        Report { bench: "chain", quick: options.quick, pairs: PAIRS, load_average: [before, load_average()], results };
+    let index = index::run(options.quick)?;
+    index::print(&index);
+    let load_average = [before, load_average()];
+    let report = Report { bench: "chain", quick: options.quick, pairs: PAIRS, load_average, results, index };
     if let [Some(before), Some(after)] = report.load_average {
         println!("\nload average: {before} before, {after} after");
     }
