@@ -96,8 +96,7 @@ fn a_channel_opens_pays_both_ways_and_closes() {
     network.pay(&address, FUNDS).unwrap();
     assert_eq!(alice.spendable(), FUNDS.to_sat());
 
-    let opened =
-        alice.node.open_channel(bob.node.node_id(), bob.address.clone(), CHANNEL_SAT, Some(PUSHED_MSAT), None);
+    let opened = alice.node.open_channel(bob.node.node_id(), bob.address.clone(), CHANNEL_SAT, Some(PUSHED_MSAT), None);
     opened.unwrap();
     let pending = alice.event(&[&bob]);
     let Event::ChannelPending { funding_txo, user_channel_id, .. } = pending else { panic!("{pending:?}") };
@@ -117,9 +116,7 @@ fn a_channel_opens_pays_both_ways_and_closes() {
         let closed = peer.event(&[other]);
         assert!(matches!(closed, Event::ChannelClosed { .. }), "{closed:?}");
     }
-    network.wait("what the other side was given, on chain", |_| {
-        (bob.spendable() == PUSHED_MSAT / 1_000).then_some(())
-    });
+    network.wait("what the other side was given, on chain", |_| (bob.spendable() == PUSHED_MSAT / 1_000).then_some(()));
     let fees = FUNDS.to_sat() - PUSHED_MSAT / 1_000 - alice.spendable();
     assert!(fees < 10_000, "alice has paid {fees} sat of fees");
     alice.node.stop().unwrap();

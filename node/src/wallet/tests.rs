@@ -381,7 +381,7 @@ fn a_refund_takes_the_deposits_of_the_mnemonic_alone() {
     assert!(refund.input.iter().all(|input| input.sequence.to_consensus_u32() == delay));
     assert_eq!(refund.output[0].script_pubkey, somebody().script_pubkey());
     let fee = 120_000 - refund.output[0].value.to_sat();
-    assert_eq!(fee, (refund.weight() * rate(3)).unwrap().to_sat());
+    assert_eq!(fee, (refund.weight() * rate(3)).to_sat());
     let dust = wallet.refund(&deposits[..1], somebody().script_pubkey(), rate(600)).unwrap_err();
     assert!(matches!(dust, WalletError::Refund(_)), "{dust}");
 }

@@ -10,15 +10,15 @@ use bitcoin::hashes::sha256d;
 use bitcoin::{Address, Amount, FeeRate, Network, Psbt, Transaction, Txid};
 use causeway_tests::devnet::{PegNetwork, payee};
 
-use super::alone;
+use super::{alone, between_blocks};
 
 /// More than two pages of a history.
 const PAYMENTS: u32 = 60;
 
-const COIN: Amount = Amount::from_sat(100_000_000);
+/// Payments one upon the other before a block holds them.
+const CHAIN: u32 = 20;
 
-/// Tries to replace a payment before a block holds it.
-const TRIES: usize = 20;
+const COIN: Amount = Amount::from_sat(100_000_000);
 
 struct Client {
     esplora: BlockingClient,
@@ -69,28 +69,23 @@ impl Client {
         self.wallet.get_tx(txid).is_some_and(|transaction| transaction.chain_position.is_confirmed())
     }
 
-    /// Sends a payment and then another one in its place, before a block holds the first.
+    /// Sends a payment and then another one in its place.
     fn replace(&mut self, payee: &Address) -> (Txid, Txid) {
-        for _ in 0..TRIES {
-            let first = self.draft(payee, COIN / 100);
-            self.esplora.broadcast(&first).unwrap();
-            // Whoever has just sent it sees it with the next request, waiting or in a block.
-            self.sync();
-            let first = first.compute_txid();
-            assert!(self.wallet.get_tx(first).is_some(), "{first} is in the history at once");
-            if !self.is_pending(first) {
-                continue;
-            }
-            let mut builder = self.wallet.build_fee_bump(first).unwrap();
-            builder.fee_rate(FeeRate::from_sat_per_vb(5).unwrap());
-            let psbt = builder.finish().unwrap();
-            let second = self.sign(psbt);
-            if self.esplora.broadcast(&second).is_ok() {
-                return (first, second.compute_txid());
-            }
-            self.sync();
-        }
-        panic!("every payment of {TRIES} was in a block before it could be replaced");
+        let first = self.draft(payee, COIN / 100);
+        self.esplora.broadcast(&first).unwrap();
+        // Whoever has just sent it sees it with the next request.
+        self.sync();
+        let first = first.compute_txid();
+        assert!(self.is_pending(first), "{first} waits in the history at once");
+        let mut builder = self.wallet.build_fee_bump(first).unwrap();
+        builder.fee_rate(FeeRate::from_sat_per_vb(5).unwrap());
+        let psbt = builder.finish().unwrap();
+        let second = self.sign(psbt);
+        self.esplora.broadcast(&second).unwrap();
+        self.sync();
+        let second = second.compute_txid();
+        assert!(self.is_pending(second) && self.wallet.get_tx(first).is_none(), "{second} stands in its place");
+        (first, second)
     }
 
     /// Checks that a block holds a transaction, by its header alone.
@@ -139,7 +134,7 @@ fn bdk_scans_syncs_pays_replaces_and_restores() {
     client.check_proof(paid);
 
     let shop = payee("shop");
-    let (replaced, replacement) = client.replace(&shop);
+    let (replaced, replacement) = between_blocks(&network, || client.replace(&shop));
     network.wait("the replacement in a block", |_| {
         client.sync();
         client.is_final(replacement).then_some(())
@@ -149,18 +144,21 @@ fn bdk_scans_syncs_pays_replaces_and_restores() {
 
     // A long history at one address, and some waiting before it.
     let busy = client.address();
-    for _ in 0..PAYMENTS {
+    for sent in 1..=PAYMENTS {
         let payment = client.draft(&busy, COIN / 1_000);
         client.esplora.broadcast(&payment).unwrap();
         client.wallet.apply_unconfirmed_txs([(payment, unix_time())]);
+        // Each spends the change of the one before, and nodes keep at most 25 such.
+        if sent % CHAIN == 0 || sent == PAYMENTS {
+            network.wait("all payments in blocks", |_| {
+                client.sync();
+                let balance = client.wallet.balance();
+                (balance.trusted_pending + balance.untrusted_pending == Amount::ZERO).then_some(())
+            });
+        }
     }
-    network.wait("all payments in blocks", |_| {
-        client.sync();
-        (client.wallet.balance().trusted_pending + client.wallet.balance().untrusted_pending == Amount::ZERO)
-            .then_some(())
-    });
     let at_busy = client.esplora.get_scripthash_stats(&busy.script_pubkey()).unwrap();
-    assert_eq!(at_busy.chain_stats.tx_count, PAYMENTS as usize);
+    assert_eq!(at_busy.chain_stats.tx_count, PAYMENTS);
 
     let mut restored = Client::new(&url, seed);
     restored.full_scan();

@@ -5,7 +5,12 @@ mod library;
 mod program;
 mod refund;
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use causeway_node::home::Home;
+use causeway_tests::devnet::PegNetwork;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// One network at a time, on two cores.
 static ONE: Mutex<()> = Mutex::new(());
@@ -13,4 +18,21 @@ static ONE: Mutex<()> = Mutex::new(());
 fn alone() -> MutexGuard<'static, ()> {
     // Another test's failure is not this one's.
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does something while no block is decided: two of four validators stand still.
+fn between_blocks<T>(network: &PegNetwork, doing: impl FnOnce() -> T) -> T {
+    let validators = network.devnet.nodes.iter().filter(|node| node.validator.is_some()).take(2);
+    let pids: Vec<Pid> = validators.map(|node| pid_of(&node.home)).collect();
+    let signal = |signal| pids.iter().for_each(|pid| kill_process(*pid, signal).expect("it runs"));
+    signal(Signal::STOP);
+    let done = doing();
+    signal(Signal::CONT);
+    done
+}
+
+/// The process that has taken a home.
+fn pid_of(home: &Path) -> Pid {
+    let text = std::fs::read_to_string(Home::at(home).lock_file()).expect("a running node has its pid there");
+    text.trim().parse().ok().and_then(Pid::from_raw).expect("a pid")
 }

@@ -11,14 +11,11 @@ use causeway_tests::devnet::{PegNetwork, payee};
 use causeway_tests::nodes::program;
 use serde_json::Value;
 
-use super::alone;
+use super::{alone, between_blocks};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
 const DEPOSIT: Amount = Amount::from_sat(300_000_000);
-
-/// Tries to replace a payment before a block holds it.
-const TRIES: usize = 20;
 
 /// How long one line of what is watched may take.
 const LINE_DEADLINE: Duration = Duration::from_secs(150);
@@ -166,7 +163,9 @@ fn a_depositor_is_credited_pays_replaces_and_withdraws() {
     let sent = cli.json(&["send", &shop, "0.25 BTC", "--feerate", "2 sat/vB", "--yes", "--wait"]);
     assert!(sent["height"].as_u64().unwrap() > 100, "{sent}");
     assert_eq!(sent["payments"][0]["amount_sat"], 25_000_000);
-    let (first, second) = replace(&cli, &shop);
+    let (first, second) = between_blocks(&network, || replace(&cli, &shop));
+    let (_, error) = cli.fail(&["send", "--replace", &first, "--yes"]);
+    assert!(error.contains("not final"), "{error}");
     network.wait("the replacement in a block", |network| {
         network.node().is_final(second.parse().unwrap()).unwrap().then_some(())
     });
@@ -183,7 +182,7 @@ fn a_depositor_is_credited_pays_replaces_and_withdraws() {
     let batched = watching.next("batched", &["waiting"]);
     network.wait_signed(requested["request"].as_str().unwrap().parse().unwrap());
     network.mine(3);
-    let paid = watching.next("confirmed", &["batched"]);
+    let paid = watching.next("confirmed", &["batched", "replaced"]);
     watching.end();
     assert_eq!(paid["txid"], batched["txid"]);
     assert_eq!(paid["payout_sat"].as_u64().unwrap() + paid["fee_sat"].as_u64().unwrap(), 50_000_000);
@@ -201,23 +200,17 @@ fn a_depositor_is_credited_pays_replaces_and_withdraws() {
     // Again, from the words alone.
     let restored = Cli::new(directory.path(), "restored", &url).restore(&chain, &mnemonic);
     assert_eq!(restored["total_sat"], balance["total_sat"]);
-    network.audit();
+    network.accounts();
 }
 
-/// Sends a payment and then one in its place, before a block holds the first.
+/// Sends a payment and then one in its place.
 fn replace(cli: &Cli, payee: &str) -> (String, String) {
-    for _ in 0..TRIES {
-        let first = cli.json(&["send", payee, "0.01 BTC", "--yes"]);
-        let first = first["txid"].as_str().unwrap().to_owned();
-        let output = cli.run(&["send", "--replace", &first, "--yes", "--json"]);
-        if output.status.success() {
-            let second: Value = serde_json::from_slice(&output.stdout).unwrap();
-            assert_eq!(second["replaces"], first.as_str());
-            assert_eq!(second["payments"][0]["amount_sat"], 1_000_000);
-            return (first, second["txid"].as_str().unwrap().to_owned());
-        }
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(error.contains("not final") || error.contains("refuses"), "{error}");
-    }
-    panic!("every payment of {TRIES} was in a block before it could be replaced");
+    let first = cli.json(&["send", payee, "0.01 BTC", "--yes"]);
+    let first = first["txid"].as_str().unwrap().to_owned();
+    let (_, error) = cli.fail(&["send", "--replace", &first, "--feerate", "1 sat/vB", "--yes"]);
+    assert!(error.contains("must pay more"), "{error}");
+    let second = cli.json(&["send", "--replace", &first, "--yes"]);
+    assert_eq!(second["replaces"], first.as_str());
+    assert_eq!(second["payments"][0]["amount_sat"], 1_000_000);
+    (first, second["txid"].as_str().unwrap().to_owned())
 }

@@ -53,8 +53,17 @@ fn a_depositor_gets_the_coins_back_from_a_dead_chain() {
     let cookie = bitcoind.cookie_file();
     let to = DevKey::of("at last", Network::Regtest).address().to_string();
     let arguments = [
-        "refund", "--to", &to, "--feerate", "3 sat/vB", "--bitcoind", &endpoint, "--credentials-file",
-        cookie.to_str().unwrap(), "--broadcast", "--yes",
+        "refund",
+        "--to",
+        &to,
+        "--feerate",
+        "3 sat/vB",
+        "--bitcoind",
+        &endpoint,
+        "--credentials-file",
+        cookie.to_str().unwrap(),
+        "--broadcast",
+        "--yes",
     ];
     let (_, error) = cli.fail(&arguments);
     assert!(error.contains("from Bitcoin block"), "{error}");

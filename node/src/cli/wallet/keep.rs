@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use bitcoin::Amount;
+use bitcoin::{Amount, SignedAmount};
 use causeway_chainspec::ChainSpec;
 use causeway_federation::keystore::Passphrase;
 use clap::Args;
@@ -212,17 +212,17 @@ pub(super) fn history<W: Write>(desk: &mut Desk<'_, W>, args: &HistoryArgs) -> R
     desk.tell(&json, |lines| {
         for entry in &entries {
             let height = entry.place.map_or_else(|| "pending".to_owned(), |(height, _)| height.to_string());
-            lines.line(format!(
-                "{height:>8}  {:<8}  {:>22}  {}",
-                entry.kind.name(),
-                entry.delta.to_string(),
-                entry.txid
-            ));
+            lines.line(format!("{height:>8}  {:<8}  {:>22}  {}", entry.kind.name(), signed(entry.delta), entry.txid));
         }
         if entries.is_empty() {
             lines.line("no transactions yet");
         }
     })
+}
+
+/// With its sign, and all decimals below one another.
+fn signed(amount: SignedAmount) -> String {
+    format!("{}{}", if amount.is_negative() { '-' } else { '+' }, amount.unsigned_abs())
 }
 
 pub(super) fn deposits<W: Write>(desk: &mut Desk<'_, W>) -> Result<(), CliError> {

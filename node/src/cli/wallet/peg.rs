@@ -106,6 +106,7 @@ pub(super) fn peg_out<W: Write>(desk: &mut Desk<'_, W>, args: &PegOutArgs) -> Re
     let draft = draft_peg_out(&mut wallet, &node, &args.bitcoin_address, args.amount, args.feerate)?;
     approve(args.yes, &draft)?;
     wallet.send(&node, &draft)?;
+    let needed = wallet.spec().params().final_depth;
     drop(wallet);
     let request = draft.outpoint().ok_or(WalletError::NotSigned)?;
     let mut json = shown(&draft);
@@ -118,7 +119,7 @@ pub(super) fn peg_out<W: Write>(desk: &mut Desk<'_, W>, args: &PegOutArgs) -> Re
         }
         return Ok(());
     }
-    follow_request(desk, &node, request, args.timeout.map(Duration::from_secs))
+    follow_request(desk, &node, request, needed, args.timeout.map(Duration::from_secs))
 }
 
 /// BIP21, in capitals, which make a smaller code.
@@ -141,9 +142,9 @@ mod tests {
     fn a_code_is_made_of_half_blocks() {
         let code = qr("BITCOIN:BCRT1PJ3962F04KJ08EHLPJDRP8UTJ05LXNUWWD6XWLJ69MJVPG3PFPHNQFYNXSK").unwrap();
         let rows: Vec<&str> = code.lines().collect();
-        // Version 5 has 37 modules a side, and four of quiet zone around them.
-        assert_eq!(rows.len(), (37_usize + 8).div_ceil(2));
-        assert!(rows.iter().all(|row| row.chars().count() == 45), "{code}");
+        // Version 4 has 33 modules a side, and four of quiet zone around them.
+        assert_eq!(rows.len(), (33_usize + 8).div_ceil(2));
+        assert!(rows.iter().all(|row| row.chars().count() == 41), "{code}");
         assert!(code.chars().all(|c| matches!(c, ' ' | '▀' | '▄' | '█' | '\n')), "{code}");
     }
 }

@@ -34,8 +34,9 @@ pub(super) fn watch<W: Write>(desk: &mut Desk<'_, W>, args: &WatchArgs) -> Resul
     let (wallet, node) = desk.open_with_node()?;
     node.check_chain(wallet.spec())?;
     if let Ok(request) = args.what.trim().parse::<OutPoint>() {
+        let needed = wallet.spec().params().final_depth;
         drop(wallet);
-        return follow_request(desk, &node, request, timeout);
+        return follow_request(desk, &node, request, needed, timeout);
     }
     let (deposit, spec) = (wallet.find_deposit(&args.what)?, wallet.spec().clone());
     drop(wallet);
@@ -163,11 +164,12 @@ fn next_of_deposit(
     Ok(None)
 }
 
-/// Follows a request until it is paid on Bitcoin, as deep as the chain records it.
+/// Follows a request until it is paid on Bitcoin, and so deep that the chain records it: `needed` confirmations.
 pub(super) fn follow_request<W: Write>(
     desk: &mut Desk<'_, W>,
     node: &Node,
     request: OutPoint,
+    needed: u32,
     timeout: Option<Duration>,
 ) -> Result<(), CliError> {
     let started = Instant::now();
@@ -193,7 +195,7 @@ pub(super) fn follow_request<W: Write>(
         let json = json!({
             "event": peg_out.state, "request": request.to_string(), "batch": peg_out.batch, "txid": peg_out.txid,
             "vout": peg_out.vout, "payout_sat": peg_out.payout, "fee_sat": peg_out.fee,
-            "confirmations": peg_out.confirmations, "bitcoin_height": peg_out.bitcoin_height,
+            "confirmations": peg_out.confirmations, "confirmations_needed": needed, "bitcoin_height": peg_out.bitcoin_height,
             "frozen": peg_out.frozen,
         });
         let text = |amount: Option<u64>| Amount::from_sat(amount.unwrap_or_default());
@@ -204,7 +206,7 @@ pub(super) fn follow_request<W: Write>(
             }
             (state, Some(batch), Some(txid)) => {
                 match peg_out.confirmations.filter(|confirmations| *confirmations > 0) {
-                    Some(confirmations) => lines.field("confirmed", format!("{confirmations} deep: {txid}")),
+                    Some(confirmations) => lines.field("confirmed", format!("{confirmations} of {needed}: {txid}")),
                     None => lines.field(state, format!("in batch {batch}: {txid}")),
                 }
             }
