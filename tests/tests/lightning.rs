@@ -3,6 +3,8 @@
 //!
 //! With the feature `ldk` of this crate alone: ldk-node brings seventy crates.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 

@@ -108,7 +108,7 @@ impl Client {
         let mut place = proof.pos;
         let root = proof.merkle.iter().fold(txid.to_raw_hash(), |node, sibling| {
             let sibling = sibling.to_raw_hash();
-            let (left, right) = if place % 2 == 0 { (node, sibling) } else { (sibling, node) };
+            let (left, right) = if place.is_multiple_of(2) { (node, sibling) } else { (sibling, node) };
             place /= 2;
             sha256d::Hash::hash(&[left.to_byte_array(), right.to_byte_array()].concat())
         });
@@ -149,7 +149,7 @@ fn bdk_scans_syncs_pays_replaces_and_restores() {
         client.esplora.broadcast(&payment).unwrap();
         client.wallet.apply_unconfirmed_txs([(payment, unix_time())]);
         // Each spends the change of the one before, and nodes keep at most 25 such.
-        if sent % CHAIN == 0 || sent == PAYMENTS {
+        if sent.is_multiple_of(CHAIN) || sent == PAYMENTS {
             network.wait("all payments in blocks", |_| {
                 client.sync();
                 let balance = client.wallet.balance();

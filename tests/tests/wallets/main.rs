@@ -1,6 +1,8 @@
 //! Wallets that people have, unmodified, against real nodes: bdk with its Esplora client, and `causeway wallet`, which is
 //! built on it. Whoever restores a wallet has what was there, whoever deposits is credited or gets it back.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
 mod library;
 mod program;
 mod refund;
