@@ -23,9 +23,8 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use zeroize::Zeroizing;
 
-use super::files::{create_whole, open_private, read_bounded};
 use super::{Cost, KeyLock, KeystoreError, NONCE_BYTES, Passphrase, SALT_BYTES, TAG_BYTES, derive};
-use crate::files;
+use crate::files::{self, PrivateFileError, SECRET_MODE};
 
 const VERSION: u32 = 1;
 /// Everything before the sealed content.
@@ -125,7 +124,7 @@ impl SealedFile {
             .map_err(|error| of_keystore(path, super::KeyError::Randomness(error).into()))?;
         let key = derive(path, passphrase, &salt, cost).map_err(|error| of_keystore(path, error))?;
         let bytes = seal(path, magic, cost, &salt, &key, content)?;
-        create_whole(path, &bytes).map_err(|error| of_keystore(path, error))?;
+        files::create_private(path, &bytes).map_err(|error| of_file(path, error))?;
         let lock = KeyLock::take(path).map_err(|error| of_keystore(path, error))?;
         Ok(Self { path: real(path)?, magic, cost, salt, key, _lock: lock })
     }
@@ -172,13 +171,14 @@ impl SealedFile {
     /// The disk's, or too much content. The old content stays.
     pub fn save(&self, content: &[u8]) -> Result<(), SealedFileError> {
         let bytes = seal(&self.path, self.magic, self.cost, &self.salt, &self.key, content)?;
-        files::replace(&self.path, &bytes).map_err(|source| SealedFileError::Write { path: self.path.clone(), source })
+        let write = |source| SealedFileError::Write { path: self.path.clone(), source };
+        files::replace(&self.path, SECRET_MODE, &bytes).map_err(write)
     }
 }
 
 /// The file itself, not a link to it, which saving would replace.
 fn real(path: &Path) -> Result<PathBuf, SealedFileError> {
-    let io = |source| of_keystore(path, KeystoreError::Io { path: path.to_owned(), doing: "found", source });
+    let io = |source| of_file(path, PrivateFileError::Io { path: path.to_owned(), doing: "found", source });
     path.canonicalize().map_err(io)
 }
 
@@ -216,15 +216,21 @@ fn seal(
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SealedFileError> {
-    let file = open_private(path, false).map_err(|error| of_keystore(path, error))?;
-    let io = |source| of_keystore(path, KeystoreError::Io { path: path.to_owned(), doing: "read", source });
-    read_bounded(&file, SEALED_BYTES_MAX).map_err(io)?.ok_or_else(|| SealedFileError::Damaged { path: path.to_owned() })
+    let file = files::open_private(path, false).map_err(|error| of_file(path, error))?;
+    let io = |source| of_file(path, PrivateFileError::Io { path: path.to_owned(), doing: "read", source });
+    files::read_bounded(&file, SEALED_BYTES_MAX)
+        .map_err(io)?
+        .ok_or_else(|| SealedFileError::Damaged { path: path.to_owned() })
+}
+
+fn of_file(path: &Path, error: PrivateFileError) -> SealedFileError {
+    of_keystore(path, error.into())
 }
 
 fn of_keystore(path: &Path, error: KeystoreError) -> SealedFileError {
     match error {
-        KeystoreError::Missing { path } => SealedFileError::Missing { path },
-        KeystoreError::Exists { path } => SealedFileError::Exists { path },
+        KeystoreError::File(PrivateFileError::Missing { path }) => SealedFileError::Missing { path },
+        KeystoreError::File(PrivateFileError::Exists { path }) => SealedFileError::Exists { path },
         KeystoreError::InUse { path, pid } => SealedFileError::InUse { path, pid },
         source => SealedFileError::File { path: path.to_owned(), source: Box::new(source) },
     }

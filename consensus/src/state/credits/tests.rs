@@ -6,7 +6,7 @@ use causeway_chainspec::{BitcoinHeight, ChainSpec};
 
 use super::*;
 use crate::peg::history::{Credit, PegEvent};
-use crate::state::StoreOptions;
+use crate::state::{Index, StoreOptions};
 use crate::workers::Workers;
 
 /// A directory that is removed when this goes.
@@ -27,7 +27,8 @@ fn store(name: &str, heights: &[(u32, u32)]) -> (Store, Home) {
         coin_cache_bytes: 1 << 20,
         block_cache_bytes: 1 << 20,
         write_buffer_bytes: 1 << 20,
-        index_transactions: false,
+        index: Index::None,
+        index_batch_transactions: 1,
     };
     let store = Store::open(&home.0, &spec, options, &Workers::new(NonZeroUsize::MIN)).unwrap();
     let family = store.family(schema::PEG_HISTORY);

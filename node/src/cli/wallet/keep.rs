@@ -116,7 +116,7 @@ pub(super) fn restore<W: Write>(desk: &mut Desk<'_, W>, args: &RestoreArgs) -> R
         remark(&format!(
             "The wallet is restored, its coins are not known yet: the next \"causeway wallet balance\" looks for them. \
              Now: {}",
-            crate::cli::error::one_line(&error)
+            causeway_federation::command::one_line(&error)
         ));
         return desk.tell(&about(&wallet), |lines| lines.field("wallet", shown(wallet.path())));
     }
@@ -133,7 +133,7 @@ fn before<W: Write>(desk: &Desk<'_, W>, chain: &str) -> Result<(PathBuf, ChainSp
     let node = desk.new_node()?;
     match node.check_chain(&spec) {
         Err(error @ WalletError::OtherChain { .. }) => return Err(error.into()),
-        Err(error) => remark(&format!("The node was not asked: {}", crate::cli::error::one_line(&error))),
+        Err(error) => remark(&format!("The node was not asked: {}", causeway_federation::command::one_line(&error))),
         Ok(()) => {}
     }
     Ok((path, spec, node))

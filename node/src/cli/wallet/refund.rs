@@ -114,7 +114,7 @@ pub(super) fn refund<W: Write>(desk: &mut Desk<'_, W>, args: &RefundArgs) -> Res
 /// A deposit that was credited is not the wallet's any more. A chain that is dead tells nothing, and a refund is for then.
 fn check_not_credited(wallet: &Wallet, node: &Node, deposits: &[UnclaimedDeposit]) -> Result<(), WalletError> {
     if let Err(error) = node.check_chain(wallet.spec()) {
-        let why = crate::cli::error::one_line(&error);
+        let why = causeway_federation::command::one_line(&error);
         remark(&format!("Whether the deposits were credited is not known: {why}"));
         return Ok(());
     }

@@ -65,7 +65,7 @@ pub(super) fn patiently<T>(
             Ok(Some(answer)) => return Ok(answer),
             Ok(None) => trouble = None,
             Err(error) if error.is_passing() => {
-                let text = crate::cli::error::one_line(&error);
+                let text = causeway_federation::command::one_line(&error);
                 if trouble.as_ref() != Some(&text) {
                     remark(&format!("asking again: {text}"));
                     trouble = Some(text);
