@@ -20,7 +20,7 @@ use causeway_tests::chain::MemoryChain;
 use causeway_tests::history::History;
 use causeway_tests::index_model::check_indexed;
 use causeway_tests::parent::fund;
-use causeway_tests::replay::{connect, describe, open_store, open_store_with, replay, workers, write_blocks};
+use causeway_tests::replay::{connect, describe, open_store, replay, workers, write_blocks};
 use causeway_tests::wallet::spend;
 use rocksdb::{ColumnFamilyDescriptor, DB, IteratorMode, Options, ReadOptions};
 use tempfile::TempDir;
