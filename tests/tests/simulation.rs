@@ -41,7 +41,7 @@ fn trouble_is_trouble() {
     assert!(sum(Scenario::LyingSync, |outcome| outcome.stats.bans) > 0);
     assert!(sum(Scenario::Peg, |outcome| outcome.stats.credited) > 20);
     assert!(sum(Scenario::Peg, |outcome| outcome.stats.paid) > 10);
-    assert!(sum(Scenario::LateHeaders, |outcome| outcome.stats.held_by_bitcoin) > 10);
+    assert!(sum(Scenario::LateHeaders, |outcome| outcome.stats.held_by_bitcoin) > 3);
     assert!(sum(Scenario::DeadBitcoin, |outcome| outcome.stats.held_by_bitcoin) > 10);
     assert!(sum(Scenario::BitcoinReorg, |outcome| outcome.stats.reorganisations) > 3);
     assert!(sum(Scenario::FalseEvidence, |outcome| outcome.stats.held_by_bitcoin) > 100);

@@ -226,7 +226,7 @@ fn a_store_of_another_format_is_refused() {
     drop(db);
     let (error, text) = open_error(home.path());
     assert!(matches!(error, OpenError::OtherFormat { found: 99, .. }), "{text}");
-    assert!(text.contains("state format 99, this build needs 2"), "{text}");
+    assert!(text.contains("state format 99, this build needs 3"), "{text}");
 }
 
 #[test]
