@@ -184,13 +184,13 @@ fn the_layout_on_disk_is_frozen() {
     }
     // Each of all families up to it.
     let frozen = [
-        ("coins", "8b784991a93fe950c28ff2b5c8edc7c92a7b4a954b73eebd5b92314daa49b840"),
-        ("peg", "bbcb49fd9bd23724115a1058849fa033de6f5803151bc977ff6bd5b37cbee1ae"),
-        ("peg-history", "81b9d0959cfa37a6ad0f709aae90f940cd5dcb2d0374e0ecd68681d3092ea521"),
-        ("transactions", "2c880ed14a7706c36843164301dbce970aa8c2c282393525227d28bcf1505e91"),
-        ("scripts", "ae8a1f58a429bce23706671e9de73bf53b38863ce8686dbe304a3eb3dc9301f4"),
-        ("spends", "1b486661b4a15e0ee1be0136399bafbd1ac1ff443ad0a60edd5fe538217500e1"),
-        ("building", "fb156c1a8b27ba4a21821c52a9bb95e7a905101969bbb499516996b2f33710c5"),
+        ("coins", "9a096b1a992c518e3f49c0f7b1a9cf0d7168269f22d928a3d0ea2b5b7d3809f3"),
+        ("peg", "b4f1532a6792fe27011b3caed287c1694171c4579e4ad35772bb2d95037436e1"),
+        ("peg-history", "185df5515767612b1c1ac048b32b51a88f22145e5ad3353da28e74bf653c177f"),
+        ("transactions", "46b5196a38cbe62c48af3c1671cd6a7f3e3b6ff4dbb2922d5ea722e5243bee1a"),
+        ("scripts", "21420db252c113e90be93778293e079d5152b8203b3999422003a2c9b87d89fb"),
+        ("spends", "51c36399d97c1368064e60cf82d3c1e401b708bc473e4a7f2221dd0cd8f5d068"),
+        ("building", "fc92c756d112a6b720930c02a7c20ce0a88617d082d5d60c0614b46c2da23aae"),
     ];
     assert_eq!(hashes[5..], frozen.map(|(family, hash)| (family, hash.to_owned())));
 }
