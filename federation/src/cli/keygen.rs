@@ -43,7 +43,7 @@ pub(crate) struct KeygenArgs {
     #[arg(long, value_name = "PORT", default_value_t = 7400, requires = "devnet_index")]
     devnet_port: u16,
     /// Written into the settings: REST of this member's own node.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3000")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:29380")]
     node: String,
     /// Written into the settings: this member's own bitcoind. May be given several times.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8332")]
