@@ -48,7 +48,7 @@ use causeway_consensus::bft::{Equivocation, ValidatorSet, ValidatorSetError};
 use causeway_consensus::state::Store;
 use libp2p::{Multiaddr, PeerId};
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, Semaphore, oneshot};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 pub use live::Live;
 
@@ -196,21 +196,20 @@ async fn serve_within<L: Live>(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(SocketAddr, impl Future<Output = ()> + Send + 'static), RestError> {
     let Config { bind } = config;
-    let app = Arc::new(App::new(times, parts)?);
+    let (stopping, stop) = watch::channel(false);
+    let app = Arc::new(App::new(times, parts, stop.clone())?);
     let listener = TcpListener::bind(bind).await.map_err(|source| RestError::of_listening(bind, source))?;
     let address = listener.local_addr().map_err(|source| RestError::of_listening(bind, source))?;
-    let (stopping, stop) = oneshot::channel();
     let shutdown = async move {
         shutdown.await;
         // Whoever polls the server waits for this.
-        let _ = stopping.send(());
+        let _ = stopping.send(true);
     };
     let server = warp::serve(server::filter(app)).incoming(listener).graceful(shutdown).run();
+    let mut stop = stop;
     let grace_is_over = async move {
-        match stop.await {
-            Ok(()) => tokio::time::sleep(GRACE).await,
-            Err(_) => std::future::pending().await,
-        }
+        let stopping = stop.wait_for(|stop| *stop).await.is_ok();
+        if stopping { tokio::time::sleep(GRACE).await } else { std::future::pending().await }
     };
     let server = async move {
         tokio::select! {
@@ -236,10 +235,13 @@ struct App<L> {
     readers: Arc<Semaphore>,
     pool: Mutex<Option<Arc<pool::View>>>,
     trail: Arc<Trail>,
+    /// True once the server stops: streams end then.
+    #[expect(dead_code, reason = "no endpoint streams")]
+    stop: watch::Receiver<bool>,
 }
 
 impl<L> App<L> {
-    fn new(times: Times, parts: Parts<L>) -> Result<Self, RestError> {
+    fn new(times: Times, parts: Parts<L>, stop: watch::Receiver<bool>) -> Result<Self, RestError> {
         let Parts { spec, store, live, bitcoin, connection, evidence } = parts;
         Ok(Self {
             times,
@@ -254,6 +256,7 @@ impl<L> App<L> {
             readers: Arc::new(Semaphore::new(MAX_READERS)),
             pool: Mutex::new(None),
             trail: Arc::new(Trail::new()),
+            stop,
         })
     }
 }
