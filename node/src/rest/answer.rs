@@ -69,7 +69,12 @@ impl fmt::Debug for Body {
 impl Answer {
     /// Text without quotes or a newline, which clients parse as it is.
     pub(super) fn text(text: impl Display, keep: Keep) -> Self {
-        Self { status: StatusCode::OK, content_type: "text/plain", keep, body: Body::Bytes(text.to_string().into_bytes()) }
+        Self {
+            status: StatusCode::OK,
+            content_type: "text/plain",
+            keep,
+            body: Body::Bytes(text.to_string().into_bytes()),
+        }
     }
 
     /// Bytes.

@@ -116,7 +116,7 @@ pub(super) async fn events<L: Live>(app: &Arc<App<L>>, wanted: Wanted) -> Result
 }
 
 /// Opens a stream.
-async fn open<L: Live>(
+pub(super) async fn open<L: Live>(
     app: &Arc<App<L>>,
     wanted: Wanted,
 ) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + Send + Sync + use<L>, Refusal> {

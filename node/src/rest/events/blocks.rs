@@ -178,7 +178,8 @@ impl<L> App<L> {
         }
         let events = Arc::new(self.read(move |reader| BlockEvents::read(reader, height)).await?);
         kept.push_back(Arc::clone(&events));
-        while kept.len() > KEPT || (kept.len() > 1 && kept.iter().map(|events| events.memory()).sum::<usize>() > KEPT_BYTES)
+        while kept.len() > KEPT
+            || (kept.len() > 1 && kept.iter().map(|events| events.memory()).sum::<usize>() > KEPT_BYTES)
         {
             kept.pop_front();
         }

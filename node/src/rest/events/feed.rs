@@ -40,7 +40,9 @@ impl End {
                 "too slow: more happened than this client has read",
                 "connect again with the last event id; ask for fewer topics if it happens again",
             ),
-            Self::Stopping => ("stopping", "the node is stopping", "connect again with the last event id, or to another node"),
+            Self::Stopping => {
+                ("stopping", "the node is stopping", "connect again with the last event id, or to another node")
+            }
             Self::Interrupted => {
                 ("interrupted", "the node cannot go on with this stream", "connect again with the last event id")
             }

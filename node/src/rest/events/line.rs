@@ -161,9 +161,7 @@ fn item<L>(app: &App<L>, change: Change) -> Result<Item, Height> {
             let standing = Standing::Mempool { fee: fee.to_sat(), vsize, value: value.to_sat() };
             of_tx(txid, standing, Arc::clone(scripts))
         }
-        Change::Left { txid, why, by, scripts } => {
-            of_tx(txid, Standing::Removed { reason: reason(why), by }, scripts)
-        }
+        Change::Left { txid, why, by, scripts } => of_tx(txid, Standing::Removed { reason: reason(why), by }, scripts),
         Change::Claimed { deposit, amount, destination, bitcoin_height } => {
             let json = PegInJson {
                 deposit: deposit.to_string(),

@@ -59,3 +59,36 @@ impl FromStr for Position {
         if position.to_string() == text { Ok(position) } else { Err(NotAPosition) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ids_have_one_form(height in any::<u32>(), index in any::<Option<u32>>()) {
+            let position = Position { height: Height(height), index };
+            prop_assert_eq!(position.to_string().parse(), Ok(position));
+            for wrong in [format!("0{position}"), format!("+{position}"), format!("{position} "), format!("{position}-")] {
+                prop_assert_eq!(wrong.parse::<Position>(), Err(NotAPosition));
+            }
+        }
+
+        #[test]
+        fn any_text_is_an_id_or_none(text in "[0-9-]{0,24}|\\PC{0,8}") {
+            if let Ok(position) = text.parse::<Position>() {
+                prop_assert_eq!(position.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_next() {
+        let part = Position { height: Height(7), index: Some(2) };
+        assert_eq!((part.next_block(), part.next_in(Height(7)), part.next_in(Height(8))), (Some(Height(7)), 3, 0));
+        let whole = Position::whole(Height(7));
+        assert_eq!((whole.next_block(), whole.next_in(Height(8))), (Some(Height(8)), 0));
+        assert_eq!(Position::whole(Height(u32::MAX)).next_block(), None);
+    }
+}
