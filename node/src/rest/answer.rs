@@ -27,6 +27,8 @@ pub(super) const MAX_JSON_BYTES: usize = 64 << 20;
 /// Transactions on one page of a block's, or of a history in the chain.
 pub(super) const PAGE: usize = 25;
 
+const EVENT_STREAM: &str = "text/event-stream";
+
 /// How long an answer stays true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
@@ -92,7 +94,7 @@ impl Answer {
     /// Server-sent events.
     pub(super) fn events(events: impl Stream<Item = Result<Bytes, Infallible>> + Send + Sync + 'static) -> Self {
         let body = Body::Events(Box::pin(events));
-        Self { status: StatusCode::OK, content_type: "text/event-stream", keep: Keep::Never, body }
+        Self { status: StatusCode::OK, content_type: EVENT_STREAM, keep: Keep::Never, body }
     }
 
     /// The same with another status.
@@ -114,6 +116,10 @@ impl Answer {
             Keep::Never => "no-store",
         };
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
+        if self.content_type == EVENT_STREAM {
+            // nginx, and what took the header from it, would gather events.
+            headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -161,7 +161,12 @@ fn a_block_is_told_once_rest_shows_it() {
     let mut site = Site::new();
     let mut ears = Ears::open(&site, "", None);
     assert_eq!(ears.last_id, "102");
-    for name in ["content-type: text/event-stream", "cache-control: no-store", "access-control-allow-origin: *"] {
+    for name in [
+        "content-type: text/event-stream",
+        "cache-control: no-store",
+        "access-control-allow-origin: *",
+        "x-accel-buffering: no",
+    ] {
         assert!(ears.head.to_lowercase().contains(name), "{}", ears.head);
     }
     for height in 103..106 {
