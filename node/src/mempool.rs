@@ -44,6 +44,8 @@ pub use feerate::{FeeFraction, fee_at};
 pub use policy::{Limits, Policy};
 pub use reject::{CheckError, Invalid, NotYet, PolicyReject, Reject};
 
+use crate::news::{Change, Entered, News};
+
 use check::Subject;
 use entry::{asks_for_peg_out, memory};
 use evict::RollingMinimum;
@@ -64,6 +66,7 @@ pub struct Mempool {
     tip: TipFacts,
     peg: PegStatus,
     scripts: Arc<ScriptCache>,
+    news: News,
 }
 
 /// Whether peg-out requests are taken (PEG section 3).
@@ -138,6 +141,7 @@ impl Mempool {
             tip,
             peg: PegStatus::Open,
             scripts,
+            news: News::default(),
         }
     }
 
@@ -229,7 +233,7 @@ impl Mempool {
         terms.check(subject.txid, fee, vsize)?;
 
         self.scripts.insert(&verified);
-        self.depart(&replaced, Departure::Replaced, departed);
+        self.depart(&replaced, Departure::Replaced, Some(subject.txid), departed);
         let Subject { transaction, txid, wtxid, weight, entered_s } = subject;
         self.graph.insert(Entry {
             memory: memory(&transaction, scripts.len()),
@@ -248,6 +252,7 @@ impl Mempool {
             scripts,
             number: 0,
         });
+        self.tell_entered(&txid);
         self.trim(now_s, departed);
         if self.contains(&txid) {
             Ok(Outcome::Accepted { txid, wtxid })
@@ -265,6 +270,7 @@ impl Mempool {
         assert_eq!(block.header().prev_blockhash, self.tip.hash, "blocks are handed in one by one");
         self.settle(now_s);
         self.tip = TipFacts::of(tip);
+        self.news.tell(|| Change::Connected { height: tip.height() });
         let mut departed = Vec::new();
         for tx in block.transactions().iter().skip(1) {
             if self.contains(&tx.txid()) {
@@ -274,7 +280,7 @@ impl Mempool {
                 // A transaction of the pool spends these coins already, if others do.
                 let inputs = tx.transaction().input.iter();
                 let conflicts = inputs.filter_map(|input| self.graph.spender(&input.previous_output)).collect();
-                self.depart_with_descendants(&conflicts, Departure::Conflicted, &mut departed);
+                self.depart_with_descendants(&conflicts, Departure::Conflicted, Some(tx.txid()), &mut departed);
             }
         }
         self.minimum.block(now_s);
@@ -289,7 +295,7 @@ impl Mempool {
                 break;
             }
             let txid = oldest.txid;
-            self.depart_with_descendants(&BTreeSet::from([txid]), Departure::Expired, &mut departed);
+            self.depart_with_descendants(&BTreeSet::from([txid]), Departure::Expired, None, &mut departed);
         }
         departed
     }
@@ -301,7 +307,7 @@ impl Mempool {
         if peg == PegStatus::Frozen && self.peg == PegStatus::Open {
             let asks = |entry: &&Entry| asks_for_peg_out(&entry.transaction);
             let requests = self.graph.entries().filter(asks).map(|entry| entry.txid).collect();
-            self.depart_with_descendants(&requests, Departure::PegFrozen, &mut departed);
+            self.depart_with_descendants(&requests, Departure::PegFrozen, None, &mut departed);
         }
         self.peg = peg;
         departed
@@ -314,16 +320,27 @@ impl Mempool {
             let SatPerKvb(rate) = worst.descendants.feerate().rate();
             let txid = worst.txid;
             self.minimum.bump(SatPerKvb(rate.saturating_add(self.policy.incremental_relay.0)), now_s);
-            self.depart_with_descendants(&BTreeSet::from([txid]), Departure::Evicted, departed);
+            self.depart_with_descendants(&BTreeSet::from([txid]), Departure::Evicted, None, departed);
         }
     }
 
-    fn depart_with_descendants(&mut self, roots: &BTreeSet<Txid>, why: Departure, departed: &mut Vec<Departed>) {
+    fn depart_with_descendants(
+        &mut self,
+        roots: &BTreeSet<Txid>,
+        why: Departure,
+        by: Option<Txid>,
+        departed: &mut Vec<Departed>,
+    ) {
         let all = self.graph.descendants(roots, usize::MAX).expect("no limit");
-        self.depart(&all, why, departed);
+        self.depart(&all, why, by, departed);
     }
 
-    fn depart(&mut self, txids: &BTreeSet<Txid>, why: Departure, departed: &mut Vec<Departed>) {
+    fn depart(&mut self, txids: &BTreeSet<Txid>, why: Departure, by: Option<Txid>, departed: &mut Vec<Departed>) {
+        if self.news.is_heard() {
+            for entry in txids.iter().filter_map(|txid| self.graph.get(txid)) {
+                self.news.tell(|| Change::Left { txid: entry.txid, why, by, scripts: entry.script_ids() });
+            }
+        }
         self.graph.remove_with_descendants(txids);
         departed.extend(txids.iter().map(|txid| Departed { txid: *txid, why }));
     }
@@ -351,6 +368,15 @@ impl Mempool {
             Some(output) => Ok(Some(output.clone())),
             None => Err(NotYet::MissingInput { outpoint }),
         }
+    }
+
+    fn tell_entered(&self, txid: &Txid) {
+        let Some(entry) = self.graph.get(txid).filter(|_| self.news.is_heard()) else { return };
+        self.news.tell(|| {
+            let Entry { txid, fee, vsize, .. } = *entry;
+            let value = entry.transaction.output.iter().map(|output| output.value).sum();
+            Change::Entered(Arc::new(Entered { txid, fee, vsize, value, scripts: entry.script_ids() }))
+        });
     }
 
     fn settle(&mut self, now_s: u64) {
@@ -386,6 +412,11 @@ impl Mempool {
     /// The memory of verified transactions, which block validation consults.
     pub fn scripts(&self) -> &Arc<ScriptCache> {
         &self.scripts
+    }
+
+    /// Where the pool tells what enters and leaves it.
+    pub fn news(&self) -> &News {
+        &self.news
     }
 
     /// Whether a transaction is in the pool, whatever its witnesses.

@@ -6,6 +6,7 @@
 //! blocks, transactions, scripts, spends, package, pool, v1, peg -> Answer or Refusal the endpoints
 //! tip       chain and mempool together, at one tip
 //! reader    one request's view of the final chain     the only blocking reads
+//! events    what happens, as a stream                one reading of each new block for all who listen
 //! live      what the running node says                the only questions to it
 //! ```
 //!
@@ -16,11 +17,12 @@
 //!
 //! What never enters: a decision about blocks, transactions or peers, a write, a secret.
 //!
-//! Not here yet: events; time limits for the headers of a request and
+//! Not here yet: time limits for the headers of a request and
 //! for idle connections, and a limit of connections, for which the server needs an accept loop of its own.
 
 mod answer;
 mod blocks;
+mod events;
 mod json;
 mod live;
 mod package;
@@ -235,8 +237,8 @@ struct App<L> {
     readers: Arc<Semaphore>,
     pool: Mutex<Option<Arc<pool::View>>>,
     trail: Arc<Trail>,
+    events: events::Hub,
     /// True once the server stops: streams end then.
-    #[expect(dead_code, reason = "no endpoint streams")]
     stop: watch::Receiver<bool>,
 }
 
@@ -245,6 +247,7 @@ impl<L> App<L> {
         let Parts { spec, store, live, bitcoin, connection, evidence } = parts;
         Ok(Self {
             times,
+            events: events::Hub::new(times.events),
             validators: ValidatorSet::new(spec.validators()).map_err(RestError::Validators)?,
             chain: Arc::new(Chain::new(spec, store)),
             live,

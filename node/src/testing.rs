@@ -20,7 +20,7 @@ use causeway_consensus::{
 use crate::assemble::{BlockRoom, Selection, select};
 use crate::mempool::{CheckError, Checked, Departed, Mempool, Outcome, Policy, Reject, TipFacts};
 
-pub(crate) use deposits::{deposit_fee, deposits};
+pub(crate) use deposits::{burial, deposit_fee, deposits};
 
 /// What a coin of [`Bench::coin`] is worth.
 pub(crate) const COIN: u64 = 1_000_000;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use bitcoin::{BlockHash, OutPoint};
+use bitcoin::{Amount, BlockHash, OutPoint};
 use bytes::Bytes;
 use causeway_chainspec::{BitcoinHeight, Height};
 use causeway_consensus::peg::evidence::PegIn;
@@ -18,6 +18,7 @@ use super::Node;
 use super::action::{Action, RelayVerdict};
 use super::event::{GossipId, Now, SubmitId};
 use super::report::Offence;
+use crate::news::Change;
 use crate::wire::{Topic, decode_claim, encode_claim};
 
 /// Most deposits that wait, and most bytes of their proofs.
@@ -142,6 +143,14 @@ impl Claim {
     }
 }
 
+/// What is told of a claim.
+fn claim_news(peg_in: &PegIn, deposit: OutPoint) -> impl FnOnce() -> Change + use<> {
+    let output = usize::try_from(peg_in.vout).ok().and_then(|vout| peg_in.proof.transaction.output.get(vout));
+    let amount = output.map_or(Amount::ZERO, |output| output.value);
+    let (destination, bitcoin_height) = (peg_in.terms.destination.clone(), peg_in.proof.height);
+    move || Change::Claimed { deposit, amount, destination, bitcoin_height }
+}
+
 impl Node {
     /// A deposit is claimed here.
     pub(super) fn claimed(&mut self, now: Now, id: Option<SubmitId>, peg_in: PegIn) {
@@ -155,10 +164,12 @@ impl Node {
         let result = result.and_then(|waits| {
             let known = self.claims.knows(&outpoint, self.tip.peg());
             let message = encode_claim(&peg_in, now.nonce());
+            let news = claim_news(&peg_in, outpoint);
             if !self.claims.insert(self.tip.peg(), peg_in, message.len(), true) {
                 return Err(ClaimRefusal::Full);
             }
             if !known {
+                self.mempool.news().tell(news);
                 self.actions.push(Action::Publish { topic: Topic::Claims, bytes: message });
             }
             Ok(Claimed { outpoint, waits })
@@ -182,7 +193,11 @@ impl Node {
             // Of a frozen peg nothing more is asked than that the proof is right.
             Standing::Unknown(_) | Standing::Waits(InvalidPeg::Frozen) => self.relay(id, RelayVerdict::Ignore),
             Standing::Ready | Standing::Waits(_) => {
+                let news = claim_news(&peg_in, outpoint);
                 let taken = self.claims.insert(self.tip.peg(), peg_in, bytes.len(), false);
+                if taken {
+                    self.mempool.news().tell(news);
+                }
                 self.relay(id, if taken { RelayVerdict::Accept } else { RelayVerdict::Ignore });
             }
             // The fee, and with it the credit, is another for a peer that is ahead or behind.

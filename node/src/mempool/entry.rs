@@ -141,6 +141,11 @@ impl Entry {
         self.memory
     }
 
+    /// The scripts that it pays or spends from.
+    pub(super) fn script_ids(&self) -> Arc<[ScriptId]> {
+        self.scripts.iter().map(|(id, _)| *id).collect()
+    }
+
     /// The transactions of the pool whose outputs it spends.
     pub fn parents(&self) -> &BTreeSet<Txid> {
         &self.parents

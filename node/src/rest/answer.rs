@@ -1,15 +1,21 @@
 //! What goes back: an answer, or why there is none.
 
-use std::fmt::Display;
+use std::convert::Infallible;
+use std::fmt::{self, Display};
 use std::io::{self, Write};
+use std::pin::Pin;
 
+use bytes::Bytes;
 use causeway_consensus::StateFault;
 use causeway_consensus::bft::DecodeError;
+use futures::Stream;
 use serde::Serialize;
+use warp::Reply;
 use warp::http::StatusCode;
 use warp::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use warp::reply::Response;
 
+use super::events::EventsRefusal;
 use super::peg::PegInRefusal;
 use super::transactions::RpcError;
 use crate::shell::Stopped;
@@ -20,6 +26,8 @@ pub(super) const MAX_JSON_BYTES: usize = 64 << 20;
 
 /// Transactions on one page of a block's, or of a history in the chain.
 pub(super) const PAGE: usize = 25;
+
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// How long an answer stays true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,25 +46,55 @@ pub(super) struct Answer {
     status: StatusCode,
     content_type: &'static str,
     keep: Keep,
-    body: Vec<u8>,
+    body: Body,
+}
+
+/// What an answer consists of.
+enum Body {
+    Bytes(Vec<u8>),
+    /// Until it ends.
+    Events(Events),
+}
+
+/// A stream of events.
+type Events = Pin<Box<dyn Stream<Item = Result<Bytes, Infallible>> + Send + Sync>>;
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::Events(_) => f.write_str("events"),
+        }
+    }
 }
 
 impl Answer {
     /// Text without quotes or a newline, which clients parse as it is.
     pub(super) fn text(text: impl Display, keep: Keep) -> Self {
-        Self { status: StatusCode::OK, content_type: "text/plain", keep, body: text.to_string().into_bytes() }
+        Self {
+            status: StatusCode::OK,
+            content_type: "text/plain",
+            keep,
+            body: Body::Bytes(text.to_string().into_bytes()),
+        }
     }
 
     /// Bytes.
     pub(super) fn binary(body: Vec<u8>, keep: Keep) -> Self {
-        Self { status: StatusCode::OK, content_type: "application/octet-stream", keep, body }
+        Self { status: StatusCode::OK, content_type: "application/octet-stream", keep, body: Body::Bytes(body) }
     }
 
     /// A value as JSON.
     pub(super) fn json(value: &impl Serialize, keep: Keep) -> Result<Self, Refusal> {
         let mut body = Bounded(Vec::new());
         serde_json::to_writer(&mut body, value).map_err(|_| Refusal::AnswerTooLarge)?;
-        Ok(Self { status: StatusCode::OK, content_type: "application/json", keep, body: body.0 })
+        Ok(Self { status: StatusCode::OK, content_type: "application/json", keep, body: Body::Bytes(body.0) })
+    }
+
+    /// Server-sent events.
+    pub(super) fn events(events: impl Stream<Item = Result<Bytes, Infallible>> + Send + Sync + 'static) -> Self {
+        let body = Body::Events(Box::pin(events));
+        Self { status: StatusCode::OK, content_type: EVENT_STREAM, keep: Keep::Never, body }
     }
 
     /// The same with another status.
@@ -65,7 +103,10 @@ impl Answer {
     }
 
     pub(super) fn into_response(self) -> Response {
-        let mut response = Response::new(self.body.into());
+        let mut response = match self.body {
+            Body::Bytes(bytes) => Response::new(bytes.into()),
+            Body::Events(events) => warp::reply::stream(events).into_response(),
+        };
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
@@ -75,6 +116,10 @@ impl Answer {
             Keep::Never => "no-store",
         };
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
+        if self.content_type == EVENT_STREAM {
+            // nginx, and what took the header from it, would gather events.
+            headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -157,6 +202,8 @@ pub(super) enum Refusal {
     InvalidOutpoint,
     #[error(transparent)]
     PegIn(#[from] PegInRefusal),
+    #[error(transparent)]
+    Events(#[from] EventsRefusal),
 
     // ---- 404: there is nothing ----
     #[error("no such peg-out request is final")]
@@ -227,6 +274,7 @@ impl Refusal {
             | Self::PegOutAddress(_)
             | Self::InvalidOutpoint => StatusCode::BAD_REQUEST,
             Self::PegIn(refusal) => refusal.status(),
+            Self::Events(refusal) => refusal.status(),
             Self::UnknownPath { .. }
             | Self::BlockNotFound
             | Self::TransactionNotFound

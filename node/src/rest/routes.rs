@@ -7,10 +7,11 @@ use bitcoin::{BlockHash, OutPoint, Txid};
 use warp::http::Method;
 
 use super::answer::{Answer, Keep, Refusal};
+use super::events::Wanted;
 use super::live::Live;
 use super::package::PackageLimits;
 use super::peg::BatchFilter;
-use super::{App, package, peg, pool, scripts, spends, transactions, v1};
+use super::{App, events, package, peg, pool, scripts, spends, transactions, v1};
 
 /// One endpoint with its arguments.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +56,7 @@ pub(super) enum Route {
     Reserves,
     Batches(BatchFilter),
     Batch(u64),
+    Events(Wanted),
 }
 
 /// What is asked of a block.
@@ -179,6 +181,7 @@ pub(super) fn route(method: &Method, path: &str, query: &str) -> Result<Route, R
         ["v1", "validators"] => Route::Validators,
         ["v1", "finality", block] => Route::Finality(block_id(block)?),
         ["v1", "evidence"] => Route::Evidence,
+        ["v1", "events"] => Route::Events(Wanted::of_query(query)?),
         ["v1", "peg-ins"] => Route::PegIns(since(query)?),
         ["v1", "peg-in", "address", address] => Route::PegInsTo(address.to_owned()),
         ["v1", "peg-in", deposit] => Route::PegIn(outpoint(deposit)?),
@@ -272,6 +275,7 @@ impl Route {
             Self::Reserves => peg::reserves(app).await,
             Self::Batches(filter) => peg::batches(app, filter).await,
             Self::Batch(number) => peg::batch(app, number).await,
+            Self::Events(wanted) => events::events(app, wanted).await,
         }
     }
 }

@@ -38,20 +38,22 @@ struct Asked {
 
 impl Asked {
     fn of(key: Key, network: Network) -> Result<Self, Refusal> {
-        let id = match &key {
-            Key::Address(text) => {
-                let address = Address::<NetworkUnchecked>::from_str(text);
-                let address = address.map_err(|error| Refusal::InvalidAddress(error.to_string()))?;
-                let address = address.require_network(network).map_err(|_| Refusal::OtherNetwork)?;
-                ScriptId::of(&address.script_pubkey())
-            }
-            // As SHA-256 gives it, not reversed.
-            Key::ScriptHash(text) => {
-                let hash = <[u8; sha256::Hash::LEN]>::from_hex(text).map_err(|_| Refusal::InvalidScriptHash)?;
-                ScriptId::of_hash(&hash)
-            }
-        };
+        let id = ScriptId::of_hash(&script_hash(&key, network)?);
         Ok(Self { key, id })
+    }
+}
+
+/// The SHA-256 of the script that a name stands for.
+pub(super) fn script_hash(key: &Key, network: Network) -> Result<[u8; sha256::Hash::LEN], Refusal> {
+    match key {
+        Key::Address(text) => {
+            let address = Address::<NetworkUnchecked>::from_str(text);
+            let address = address.map_err(|error| Refusal::InvalidAddress(error.to_string()))?;
+            let address = address.require_network(network).map_err(|_| Refusal::OtherNetwork)?;
+            Ok(sha256::Hash::hash(address.script_pubkey().as_bytes()).to_byte_array())
+        }
+        // As SHA-256 gives it, not reversed.
+        Key::ScriptHash(text) => <[u8; sha256::Hash::LEN]>::from_hex(text).map_err(|_| Refusal::InvalidScriptHash),
     }
 }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use tokio::time::timeout;
-use warp::http::{HeaderValue, Method};
+use warp::http::{HeaderMap, HeaderValue, Method};
 use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Buf, Filter, Rejection};
 
 use super::answer::{Answer, Keep, Refusal};
+use super::events::Limits;
 use super::live::Live;
 use super::routes::{Route, route};
 use super::{App, v1};
@@ -26,12 +27,14 @@ pub(super) struct Times {
     pub(super) body: Duration,
     /// An answer, from there on.
     pub(super) answer: Duration,
+    /// The same and more of streams, which have no end by themselves.
+    pub(super) events: Limits,
 }
 
 impl Default for Times {
     /// 30 seconds each: clients ask again after 10 to 60.
     fn default() -> Self {
-        Self { body: Duration::from_secs(30), answer: Duration::from_secs(30) }
+        Self { body: Duration::from_secs(30), answer: Duration::from_secs(30), events: Limits::default() }
     }
 }
 
@@ -44,10 +47,10 @@ pub(super) fn filter<L: Live>(
     let path = no_path.or(warp::path::full().map(|path: FullPath| path.as_str().to_owned())).unify();
     let no_query = warp::any().map(String::new);
     let query = warp::query::raw().or(no_query).unify();
-    let request = warp::method().and(path).and(query).and(warp::body::stream());
-    request.and_then(move |method: Method, path: String, query: String, body| {
+    let request = warp::method().and(path).and(query).and(warp::header::headers_cloned()).and(warp::body::stream());
+    request.and_then(move |method: Method, path: String, query: String, headers: HeaderMap, body| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Rejection>(respond(app, method, &path, &query, body).await) }
+        async move { Ok::<_, Rejection>(respond(app, method, &path, &query, &headers, body).await) }
     })
 }
 
@@ -56,12 +59,13 @@ async fn respond<L: Live, B: Buf>(
     method: Method,
     path: &str,
     query: &str,
+    headers: &HeaderMap,
     body: impl Stream<Item = Result<B, warp::Error>> + Send,
 ) -> Response {
     if method == Method::OPTIONS {
         return preflight();
     }
-    let answer = answer(app, &method, path, query, body).await;
+    let answer = answer(app, &method, path, query, headers, body).await;
     answer.unwrap_or_else(|refusal| refusal.into_answer(path)).into_response()
 }
 
@@ -70,9 +74,13 @@ async fn answer<L: Live, B: Buf>(
     method: &Method,
     path: &str,
     query: &str,
+    headers: &HeaderMap,
     body: impl Stream<Item = Result<B, warp::Error>> + Send,
 ) -> Result<Answer, Refusal> {
-    let route = route(method, path, query)?;
+    let mut route = route(method, path, query)?;
+    if let Route::Events(wanted) = &mut route {
+        wanted.resume(headers)?;
+    }
     if matches!(route, Route::Health) {
         // Whoever watches the node is answered however many others there are.
         return timeout(app.times.answer, v1::health(&app)).await.map_err(|_| Refusal::TooLate)?;

@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod chain;
+mod events;
 mod histories;
 mod hostile;
 mod own;

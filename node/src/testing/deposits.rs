@@ -52,6 +52,24 @@ pub(crate) fn deposits(peg: &PegState, time: u32, outputs: &[TxOut]) -> [Candida
     ]
 }
 
+/// What the next two blocks of a chain carry so that a version of a batch is confirmed: Bitcoin's headers up to
+/// `final_depth` above the block that holds it, then the proof.
+pub(crate) fn burial(peg: &PegState, version: Transaction) -> [Candidates; 2] {
+    let tip = peg.headers().tip();
+    let parent = *peg.headers().best(tip.height).expect("the tip is on the best chain");
+    let first = tip.height.to_u32() + 1;
+    let mut blocks = vec![block(parent, first, tip.time + 1, vec![version])];
+    for above in 1..peg.network().params().final_depth {
+        blocks.push(block(blocks[blocks.len() - 1].header, first + above, tip.time + 1 + above, vec![]));
+    }
+    let headers: Vec<Header> = blocks.iter().map(|block| block.header).collect();
+    let proof = InclusionProof::of_block(&blocks[0], BitcoinHeight(first), 1).expect("it is there");
+    [
+        Candidates { headers: HeaderRun::between(&headers), ..Candidates::default() },
+        Candidates { confirmed: vec![proof], ..Candidates::default() },
+    ]
+}
+
 /// What is kept of each deposit.
 pub(crate) fn deposit_fee(peg: &PegState) -> Amount {
     peg_in_fee(peg.agreed_rate(), peg.network().current().epoch().worst_deposit_input_weight())

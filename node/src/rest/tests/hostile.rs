@@ -232,7 +232,7 @@ fn more_requests_than_there_is_room_for_are_turned_away() {
 
 #[test]
 fn nobody_waits_for_ever() {
-    let times = Times { body: Duration::from_millis(100), answer: Duration::from_millis(300) };
+    let times = Times { body: Duration::from_millis(100), answer: Duration::from_millis(300), ..Times::default() };
     let site = Site::with(times, Index::All);
     let mut stream = TcpStream::connect(site.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

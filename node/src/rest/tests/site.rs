@@ -11,7 +11,7 @@ use causeway_consensus::assemble::assemble_block;
 use causeway_consensus::bft::{CommitCertificate, Equivocation, Signature, ValidatorSet};
 use causeway_consensus::peg::PegContext;
 use causeway_consensus::peg::evidence::PegIn;
-use causeway_consensus::peg::propose::propose;
+use causeway_consensus::peg::propose::{Candidates, propose};
 use causeway_consensus::state::{CoinFlush, Index, Store, StoreOptions};
 use causeway_consensus::{
     ChainView, ConnectedBlock, ScriptCache, Workers, check_block, connect_block, parse_block, resolve,
@@ -223,13 +223,24 @@ impl Site {
         let mut site = Self { address, store, node, blocks: vec![], runtime, stop: Some(stop), server, _home: home };
         let tip = site.store.tip();
         for candidates in deposits(tip.peg(), tip.time(), &vec![free_output(COIN); COINS as usize]) {
-            let tip = site.store.tip();
-            let context = PegContext { height: tip.height().next().unwrap(), time: tip.time() + 1 };
-            let peg = propose(tip.peg(), context, candidates).unwrap();
-            let connected = site.commit_block(Amount::ZERO, vec![peg]);
-            site.node.node().pool.connected(connected.block(), connected.tip(), START_S);
+            site.commit_evidence(candidates);
         }
         site
+    }
+
+    /// Commits a block that says to the peg what it can of this, and tells the mempool.
+    pub(super) fn commit_evidence(&mut self, candidates: Candidates) {
+        let tip = self.store.tip();
+        let context = PegContext { height: tip.height().next().unwrap(), time: tip.time() + 1 };
+        let peg = propose(tip.peg(), context, candidates).unwrap();
+        let connected = self.commit_block(Amount::ZERO, vec![peg]);
+        self.node.node().pool.connected(connected.block(), connected.tip(), START_S);
+    }
+
+    /// Commits a block of another site, and tells the mempool.
+    pub(super) fn adopt(&mut self, block: Block) {
+        let connected = self.commit_whole(block);
+        self.node.node().pool.connected(connected.block(), connected.tip(), START_S);
     }
 
     /// Commits a block with these transactions, which pay 1,000 sat each, and tells the mempool.
@@ -247,7 +258,10 @@ impl Site {
 
     fn commit_block(&mut self, fees: Amount, transactions: Vec<Transaction>) -> ConnectedBlock {
         let tip = self.store.tip();
-        let block = assemble_block(&tip, tip.time() + 1, fees, free_script(), transactions);
+        self.commit_whole(assemble_block(&tip, tip.time() + 1, fees, free_script(), transactions))
+    }
+
+    fn commit_whole(&mut self, block: Block) -> ConnectedBlock {
         let checked = check_block(parse_block(serialize(&block)).unwrap(), spec().params()).unwrap();
         let connected = connect_block(resolve(checked, &*self.store).unwrap(), &workers(), None).unwrap();
         let height = connected.tip().height();
