@@ -24,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::mempool::Policy;
+use crate::rest;
 use keys::{Allowed, KEYS, KeyDoc, SECTIONS};
 
 /// Most bytes of a settings file.
@@ -106,6 +107,10 @@ pub struct RestConfig {
     pub enabled: bool,
     /// Where.
     pub bind: SocketAddr,
+    /// Most connections.
+    pub max_connections: u32,
+    /// Most connections of one IP address.
+    pub max_connections_per_address: u32,
 }
 
 /// Agreement.
@@ -215,7 +220,12 @@ impl Default for P2pConfig {
 
 impl Default for RestConfig {
     fn default() -> Self {
-        Self { enabled: true, bind: SocketAddr::from(([127, 0, 0, 1], 29380)) }
+        Self {
+            enabled: true,
+            bind: SocketAddr::from(([127, 0, 0, 1], 29380)),
+            max_connections: 512,
+            max_connections_per_address: 64,
+        }
     }
 }
 
@@ -354,6 +364,17 @@ impl Config {
             max_memory_bytes: self.mempool.max_bytes,
             expiry_s: self.mempool.expiry_s,
             ..Policy::default()
+        }
+    }
+
+    /// What REST is served with.
+    pub fn rest_config(&self) -> rest::Config {
+        let RestConfig { bind, max_connections, max_connections_per_address, .. } = self.rest;
+        let count = |limit| usize::try_from(limit).unwrap_or(usize::MAX);
+        rest::Config {
+            bind,
+            max_connections: count(max_connections),
+            max_connections_per_address: count(max_connections_per_address),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod devnet;
 pub mod home;
+pub mod http;
 pub mod keys;
 pub mod machine;
 pub mod mempool;

@@ -15,10 +15,9 @@
 //! threads for blocking work, a few at a time, and give up when the request's time is over; the running node is asked
 //! only what is quick to say.
 //!
-//! What never enters: a decision about blocks, transactions or peers, a write, a secret.
+//! Connections, their deadlines, and compression are [`http`](crate::http)'s.
 //!
-//! Not here yet: time limits for the headers of a request and
-//! for idle connections, and a limit of connections, for which the server needs an accept loop of its own.
+//! What never enters: a decision about blocks, transactions or peers, a write, a secret.
 
 mod answer;
 mod blocks;
@@ -43,7 +42,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use causeway_chainspec::ChainSpec;
 use causeway_consensus::bft::{Equivocation, ValidatorSet, ValidatorSetError};
@@ -54,12 +52,10 @@ use tokio::sync::{Mutex, Semaphore, watch};
 
 pub use live::Live;
 
+use crate::http::{self, Limits};
 use reader::Chain;
-use server::Times;
+use server::{MAX_BODY_BYTES, Times};
 use trail::Trail;
-
-/// How long requests that are under way may go on after the server was told to stop.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// Requests that are answered at once; more are turned away.
 const MAX_REQUESTS: usize = 256;
@@ -75,6 +71,10 @@ const MAX_READERS: usize = 8;
 pub struct Config {
     /// Where to listen. With port 0 the system chooses one.
     pub bind: SocketAddr,
+    /// Connections in all.
+    pub max_connections: usize,
+    /// Connections of one address; half of them may have a request under way. A loopback address may have all.
+    pub max_connections_per_address: usize,
 }
 
 /// What the answers come from.
@@ -197,27 +197,22 @@ async fn serve_within<L: Live>(
     parts: Parts<L>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(SocketAddr, impl Future<Output = ()> + Send + 'static), RestError> {
-    let Config { bind } = config;
+    let Config { bind, max_connections, max_connections_per_address } = config;
     let (stopping, stop) = watch::channel(false);
     let app = Arc::new(App::new(times, parts, stop.clone())?);
     let listener = TcpListener::bind(bind).await.map_err(|source| RestError::of_listening(bind, source))?;
     let address = listener.local_addr().map_err(|source| RestError::of_listening(bind, source))?;
-    let shutdown = async move {
-        shutdown.await;
-        // Whoever polls the server waits for this.
-        let _ = stopping.send(true);
-    };
-    let server = warp::serve(server::filter(app)).incoming(listener).graceful(shutdown).run();
-    let mut stop = stop;
-    let grace_is_over = async move {
-        let stopping = stop.wait_for(|stop| *stop).await.is_ok();
-        if stopping { tokio::time::sleep(GRACE).await } else { std::future::pending().await }
+    let limits = Limits {
+        body_bytes: MAX_BODY_BYTES as u64,
+        ..Limits::of_connections(max_connections, max_connections_per_address)
     };
     let server = async move {
-        tokio::select! {
-            () = server => {}
-            () = grace_is_over => tracing::debug!("requests were still under way when REST stopped"),
-        }
+        let told = async {
+            shutdown.await;
+            // Whoever polls the server waits for this.
+            let _ = stopping.send(true);
+        };
+        tokio::join!(told, http::serve(listener, server::filter(app), limits, stop));
     };
     Ok((address, server))
 }

@@ -166,6 +166,25 @@ pub const KEYS: &[KeyDoc] = &[
         ],
     },
     KeyDoc {
+        section: "rest",
+        name: "max_connections",
+        allowed: Allowed::Number { min: 1, max: 10_000, unit: "connections" },
+        meaning: &[
+            "Most connections at once; more are told so and closed. Each takes an open file (ulimit -n) and, while it",
+            "sends, up to 64 KiB. Too few and a page with many users is slow.",
+        ],
+    },
+    KeyDoc {
+        section: "rest",
+        name: "max_connections_per_address",
+        allowed: Allowed::Number { min: 1, max: 10_000, unit: "connections" },
+        meaning: &[
+            "Most connections of one IP address (IPv6: of one /64); half of them may have a request under way. More lets",
+            "one stranger take the room of many. A proxy on another machine needs as many as there are in all; one on",
+            "this machine has them anyway: loopback addresses are not limited by this.",
+        ],
+    },
+    KeyDoc {
         section: "consensus",
         name: "fee_address",
         allowed: Allowed::Address,

@@ -18,7 +18,7 @@ use super::{App, v1};
 
 /// The longest body of a request, in bytes. A block's worth of a transaction is four times that in hex, a standard one
 /// 800,000.
-const MAX_BODY_BYTES: usize = 1_000_000;
+pub(super) const MAX_BODY_BYTES: usize = 1_000_000;
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]

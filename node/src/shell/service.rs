@@ -211,7 +211,7 @@ impl Service {
                 // A dropped sender says the same.
                 let _ = stopped.await;
             };
-            let (address, server) = rest::serve(rest::Config { bind: config.rest.bind }, parts, shutdown).await?;
+            let (address, server) = rest::serve(config.rest_config(), parts, shutdown).await?;
             tracing::info!(%address, "REST");
             Some(tokio::spawn(server))
         } else {

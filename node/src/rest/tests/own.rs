@@ -11,9 +11,9 @@ use causeway_consensus::bft::{Equivocation, Signature, SignedVote, ValidatorSet,
 use libp2p::PeerId;
 use serde_json::{Value, json};
 
-use super::site::{Site, certificate, serve_again, spec};
+use super::site::{Site, certificate, config, serve_again, spec};
 use crate::machine::PeerStatus;
-use crate::rest::{Config, RestError};
+use crate::rest::RestError;
 
 #[test]
 fn the_node_and_its_peers() {
@@ -145,7 +145,7 @@ fn an_address_in_use_is_named_with_what_to_do() {
     let text = error.to_string();
     assert!(text.starts_with(&site.address.to_string()), "{text}");
     assert!(text.contains("set `bind` in section [rest] of config.toml"), "{text}");
-    let elsewhere = Config { bind: "203.0.113.1:1".parse().unwrap() };
+    let elsewhere = config("203.0.113.1:1".parse().unwrap());
     let parts = super::site::parts(&site.store, &site.node);
     let error = site.runtime.block_on(crate::rest::serve(elsewhere, parts, std::future::pending())).err().unwrap();
     assert!(matches!(error, RestError::NotHere { .. }), "{error}");

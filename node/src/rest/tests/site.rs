@@ -217,7 +217,7 @@ impl Site {
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { stopped.await.unwrap_or_default() };
         let parts = Parts { bitcoin, ..parts(&store, &node) };
-        let config = Config { bind: ([127, 0, 0, 1], 0).into() };
+        let config = config(([127, 0, 0, 1], 0).into());
         let (address, server) = runtime.block_on(serve_within(times, config, parts, shutdown)).unwrap();
         let server = Some(runtime.spawn(server));
         let mut site = Self { address, store, node, blocks: vec![], runtime, stop: Some(stop), server, _home: home };
@@ -310,10 +310,14 @@ pub(super) fn parts(store: &Arc<Store>, node: &Double) -> Parts<Double> {
     }
 }
 
+pub(super) fn config(bind: SocketAddr) -> Config {
+    Config { bind, max_connections: 512, max_connections_per_address: 64 }
+}
+
 /// Where a second server would listen on the same address.
 pub(super) fn serve_again(site: &Site) -> RestError {
-    let config = Config { bind: site.address };
-    let again = site.runtime.block_on(serve(config, parts(&site.store, &site.node), std::future::pending()));
+    let again =
+        site.runtime.block_on(serve(config(site.address), parts(&site.store, &site.node), std::future::pending()));
     again.err().unwrap()
 }
 
