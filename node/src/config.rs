@@ -66,6 +66,8 @@ pub struct Config {
     pub p2p: P2pConfig,
     /// REST.
     pub rest: RestConfig,
+    /// Metrics and health.
+    pub metrics: MetricsConfig,
     /// Agreement.
     pub consensus: ConsensusConfig,
     /// Transactions that wait.
@@ -103,6 +105,16 @@ pub struct P2pConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct RestConfig {
     /// Whether it is served.
+    pub enabled: bool,
+    /// Where.
+    pub bind: SocketAddr,
+}
+
+/// Metrics and health.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Whether they are served.
     pub enabled: bool,
     /// Where.
     pub bind: SocketAddr,
@@ -216,6 +228,12 @@ impl Default for P2pConfig {
 impl Default for RestConfig {
     fn default() -> Self {
         Self { enabled: true, bind: SocketAddr::from(([127, 0, 0, 1], 29380)) }
+    }
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { enabled: true, bind: SocketAddr::from(([127, 0, 0, 1], 29390)) }
     }
 }
 

@@ -20,6 +20,7 @@ pub mod home;
 pub mod keys;
 pub mod machine;
 pub mod mempool;
+pub mod metrics;
 pub mod rest;
 pub mod shell;
 pub mod wallet;

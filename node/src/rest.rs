@@ -23,6 +23,7 @@ mod answer;
 mod blocks;
 mod json;
 mod live;
+mod meter;
 mod package;
 pub mod peg;
 mod pool;
@@ -51,6 +52,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, watch};
 
 pub use live::Live;
+pub use meter::{Asked, Meter, Open};
 
 use reader::Chain;
 use server::Times;
@@ -90,6 +92,8 @@ pub struct Parts<L> {
     pub connection: ConnectionOf,
     /// The evidence that this node keeps against validators. It may read a disk.
     pub evidence: EvidenceList,
+    /// What counts the requests.
+    pub meter: Meter,
 }
 
 /// See [`Parts::connection`].
@@ -230,6 +234,7 @@ struct App<L> {
     bitcoin: peg::Source,
     connection: ConnectionOf,
     evidence: EvidenceList,
+    meter: Meter,
     requests: Semaphore,
     bodies: Semaphore,
     readers: Arc<Semaphore>,
@@ -242,7 +247,7 @@ struct App<L> {
 
 impl<L> App<L> {
     fn new(times: Times, parts: Parts<L>, stop: watch::Receiver<bool>) -> Result<Self, RestError> {
-        let Parts { spec, store, live, bitcoin, connection, evidence } = parts;
+        let Parts { spec, store, live, bitcoin, connection, evidence, meter } = parts;
         Ok(Self {
             times,
             validators: ValidatorSet::new(spec.validators()).map_err(RestError::Validators)?,
@@ -251,6 +256,7 @@ impl<L> App<L> {
             bitcoin,
             connection,
             evidence,
+            meter,
             requests: Semaphore::new(MAX_REQUESTS),
             bodies: Semaphore::new(MAX_BODIES),
             readers: Arc::new(Semaphore::new(MAX_READERS)),
