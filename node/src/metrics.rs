@@ -253,7 +253,8 @@ impl App {
             return with(refusal, ALLOW, "GET, HEAD");
         }
         let Ok(_permit) = self.requests.try_acquire() else {
-            let refusal = refuse(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many requests at once", "ask less often");
+            let refusal =
+                refuse(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many requests at once", "ask less often");
             return with(refusal, RETRY_AFTER, "1");
         };
         match path {

@@ -82,7 +82,10 @@ impl KeyDoc {
 pub const SECTIONS: &[(&str, &str)] = &[
     ("p2p", "The network of peers."),
     ("rest", "REST, for wallets and for \"causeway status\"."),
-    ("metrics", "Prometheus metrics at /metrics, checks at /health/live and /health/ready, for the operator's machines."),
+    (
+        "metrics",
+        "Prometheus metrics at /metrics, checks at /health/live and /health/ready, for the operator's machines.",
+    ),
     ("consensus", "Agreement on blocks. A full node follows by the same timeouts and gets no fees."),
     ("mempool", "The transactions that wait for a block. Policy of this node alone: blocks may hold others."),
     ("store", "The chain on disk. The sizes are memory; too little is slow, too much and the system stops the node."),

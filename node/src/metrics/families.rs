@@ -321,7 +321,8 @@ impl NodeFamilies {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         set(&started, now.as_secs());
         Self {
-            up: area.gauge("up", "1 if the running node answered this scrape; 0: what is told of it is of an earlier one"),
+            up: area
+                .gauge("up", "1 if the running node answered this scrape; 0: what is told of it is of an earlier one"),
             ready: area.gauge("ready", "1 if GET /health/ready answered 200 at this scrape"),
         }
     }
@@ -351,7 +352,11 @@ impl Consensus {
             total_power: area.gauge("total_power", "Power of all validators"),
             validators: area.gauge("validators", "Validators of the height that is being decided"),
             voting: area.gauge("validator_voting", "1 if this node votes"),
-            held: area.totals("held_blocks", "why", "Valid blocks that got no vote yet, because of the clock or Bitcoin"),
+            held: area.totals(
+                "held_blocks",
+                "why",
+                "Valid blocks that got no vote yet, because of the clock or Bitcoin",
+            ),
             invalid: area.total("invalid_proposals", "Proposed blocks that break a rule"),
             withheld: area.total("withheld_messages", "Messages that the signer refused to sign"),
             evidence: area.total("evidence", "Proofs that a validator contradicted itself"),
@@ -415,7 +420,11 @@ impl Peg {
         Self {
             frozen: area.gauge("frozen", "1 if nothing moves between the chains until people resolve it"),
             bitcoin_height: area.gauge("bitcoin_height", "Height of Bitcoin as this chain knows it"),
-            header_age: area.level("header_age", Unit::Seconds, "Since the time of Bitcoin's tip as this chain knows it"),
+            header_age: area.level(
+                "header_age",
+                Unit::Seconds,
+                "Since the time of Bitcoin's tip as this chain knows it",
+            ),
             source_configured: area.gauge("bitcoin_node_configured", "1 if this node has a Bitcoin node of its own"),
             source_reliable: area.gauge("bitcoin_node_reliable", "1 if that can be relied on"),
             source_height: area.gauge("bitcoin_node_height", "Height of Bitcoin as that knows it; 0 without one"),

@@ -60,8 +60,12 @@ impl Reason {
             }
             Self::Syncing => "wait; causeway_store_sync_target_height and causeway_consensus_height say how far it is",
             Self::NoPeers => "check p2p.seeds, p2p.persistent_peers and the firewall",
-            Self::Stalled => "look whether two thirds of the validators run and reach each other; the log names who is silent",
-            Self::BitcoinUnreliable => "look whether bitcoind runs, is synced, and is what [bitcoin] in config.toml names",
+            Self::Stalled => {
+                "look whether two thirds of the validators run and reach each other; the log names who is silent"
+            }
+            Self::BitcoinUnreliable => {
+                "look whether bitcoind runs, is synced, and is what [bitcoin] in config.toml names"
+            }
             Self::NoBitcoin => "add the section [bitcoin] to config.toml, as every validator should have it",
             Self::PegFrozen => "payments go on; people have to resolve what froze the peg",
         }

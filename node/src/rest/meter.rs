@@ -79,7 +79,11 @@ impl Meter {
     /// Names what is counted, in a registry with a prefix for REST.
     pub fn register(&self, registry: &mut Registry) {
         let Families { requests, durations, under_way, connections, streams } = &*self.0;
-        registry.register("requests", "Requests that were answered, or given up by the client (none)", requests.clone());
+        registry.register(
+            "requests",
+            "Requests that were answered, or given up by the client (none)",
+            requests.clone(),
+        );
         let help = "Time from the head of a request to the head of its answer";
         registry.register_with_unit("request_duration", help, Unit::Seconds, durations.clone());
         registry.register("requests_under_way", "Requests without an answer yet", under_way.clone());
