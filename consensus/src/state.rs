@@ -7,11 +7,13 @@
 
 mod coins;
 mod credits;
+mod figures;
 mod index;
 mod open;
 mod schema;
 mod store;
 
+pub use figures::{FamilyFigures, StoreFigures};
 pub use index::{Flow, Index, IndexView, ScriptId, SpendPlace, Statistics, TxPlace, Unspent};
 pub use open::OpenError;
 pub use schema::{FAMILIES, FORMAT_VERSION, family_options};

@@ -67,6 +67,8 @@ pub struct Config {
     pub p2p: P2pConfig,
     /// REST.
     pub rest: RestConfig,
+    /// Metrics and health.
+    pub metrics: MetricsConfig,
     /// Agreement.
     pub consensus: ConsensusConfig,
     /// Transactions that wait.
@@ -111,6 +113,16 @@ pub struct RestConfig {
     pub max_connections: u32,
     /// Most connections of one IP address.
     pub max_connections_per_address: u32,
+}
+
+/// Metrics and health.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Whether they are served.
+    pub enabled: bool,
+    /// Where.
+    pub bind: SocketAddr,
 }
 
 /// Agreement.
@@ -226,6 +238,12 @@ impl Default for RestConfig {
             max_connections: 512,
             max_connections_per_address: 64,
         }
+    }
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { enabled: true, bind: SocketAddr::from(([127, 0, 0, 1], 29390)) }
     }
 }
 

@@ -97,6 +97,8 @@ pub struct DevNode {
     pub home: PathBuf,
     /// Base of its REST.
     pub rest: String,
+    /// Base of its metrics and checks of health.
+    pub metrics: String,
     /// Where it listens for peers, with its peer id.
     pub p2p: Multiaddr,
     /// The public key that it votes with; none for a full node.
@@ -152,15 +154,17 @@ impl Devnet {
             drop(lock);
             let p2p = Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(ports.take()?)).with(Protocol::P2p(peer));
             let rest = format!("http://127.0.0.1:{}", ports.take()?);
+            let metrics = format!("http://127.0.0.1:{}", ports.take()?);
             let log = home.path().join("node.log");
-            nodes.push(DevNode { name, home: home.path().to_owned(), rest, p2p, validator: key, log });
+            nodes.push(DevNode { name, home: home.path().to_owned(), rest, metrics, p2p, validator: key, log });
         }
         for node in &nodes {
             let mut config = shape.config.clone();
             config.p2p.listen = vec![node.p2p.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()];
             let others = nodes.iter().filter(|other| other.name != node.name);
             config.p2p.persistent_peers = others.map(|other| other.p2p.clone()).collect();
-            config.rest.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, node.rest_port()));
+            config.rest.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, port_of(&node.rest)));
+            config.metrics.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, port_of(&node.metrics)));
             let home = Home::at(&node.home);
             home.write_new(&home.config(), &config.to_toml())?;
         }
@@ -211,10 +215,8 @@ impl Devnet {
     }
 }
 
-impl DevNode {
-    fn rest_port(&self) -> u16 {
-        self.rest.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0)
-    }
+fn port_of(url: &str) -> u16 {
+    url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0)
 }
 
 fn make_validator(home: &Home, spec: &ChainSpec, index: u32) -> Result<String, DevnetError> {

@@ -21,6 +21,7 @@ pub mod http;
 pub mod keys;
 pub mod machine;
 pub mod mempool;
+pub mod metrics;
 pub mod news;
 pub mod rest;
 pub mod shell;

@@ -54,7 +54,7 @@ use crate::wire::{ANSWER_BLOCKS_MAX, Request, Response, Topic};
 
 pub use action::{Action, RelayVerdict};
 pub use event::{Event, GossipId, InboundId, Now, OutboundId, RequestFailure, SubmitId, Ticket, Verdict};
-pub use report::{Offence, PeerStatus, Report, Status};
+pub use report::{Counts, Offence, PeerStatus, Report, Status, TransactionCounts};
 
 use agreement::Committing;
 use blocks::Proposing;
@@ -163,6 +163,8 @@ pub struct Node {
     peers: Peers,
     asked: BTreeMap<OutboundId, (PeerId, Asked)>,
     timers: Timers,
+    /// But for those of transactions, which the intake counts.
+    counts: Counts,
     names: u64,
     actions: Vec<Action>,
 }
@@ -233,6 +235,7 @@ impl Node {
             peers: Peers::default(),
             asked: BTreeMap::new(),
             timers,
+            counts: Counts::default(),
             names: 0,
             actions: Vec::new(),
             tip,
@@ -437,6 +440,11 @@ impl Node {
     /// The validators of the height that is being decided.
     pub fn validator_set(&self) -> &ValidatorSet {
         &self.set
+    }
+
+    /// What the node has counted since it started.
+    pub fn counts(&self) -> Counts {
+        Counts { transactions: self.intake.counts(), ..self.counts }
     }
 
     /// What the node holds at this moment.

@@ -24,6 +24,7 @@ mod blocks;
 mod events;
 mod json;
 mod live;
+mod meter;
 mod package;
 pub mod peg;
 mod pool;
@@ -51,6 +52,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, watch};
 
 pub use live::Live;
+pub use meter::{Asked, Meter, Open};
 
 use crate::http::{self, Limits};
 use reader::Chain;
@@ -92,6 +94,8 @@ pub struct Parts<L> {
     pub connection: ConnectionOf,
     /// The evidence that this node keeps against validators. It may read a disk.
     pub evidence: EvidenceList,
+    /// What counts the requests.
+    pub meter: Meter,
 }
 
 /// See [`Parts::connection`].
@@ -227,6 +231,7 @@ struct App<L> {
     bitcoin: peg::Source,
     connection: ConnectionOf,
     evidence: EvidenceList,
+    meter: Meter,
     requests: Semaphore,
     bodies: Semaphore,
     readers: Arc<Semaphore>,
@@ -239,7 +244,7 @@ struct App<L> {
 
 impl<L> App<L> {
     fn new(times: Times, parts: Parts<L>, stop: watch::Receiver<bool>) -> Result<Self, RestError> {
-        let Parts { spec, store, live, bitcoin, connection, evidence } = parts;
+        let Parts { spec, store, live, bitcoin, connection, evidence, meter } = parts;
         Ok(Self {
             times,
             events: events::Hub::new(times.events),
@@ -249,6 +254,7 @@ impl<L> App<L> {
             bitcoin,
             connection,
             evidence,
+            meter,
             requests: Semaphore::new(MAX_REQUESTS),
             bodies: Semaphore::new(MAX_BODIES),
             readers: Arc::new(Semaphore::new(MAX_READERS)),

@@ -68,6 +68,8 @@ impl Node {
     fn new() -> Self {
         let node = Self { directory: tempfile::tempdir().expect("a directory") };
         text(&causeway(["init", "--chain", "devnet", "--home", node.path_str()]));
+        // Several run at once.
+        node.edit_config("127.0.0.1:29390", "127.0.0.1:0");
         node
     }
 

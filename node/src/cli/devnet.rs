@@ -255,9 +255,9 @@ fn stay(
 fn table(devnet: &Devnet, directory: &Path, out: &mut impl Write) -> Result<(), CliError> {
     let bitcoin = devnet.bitcoin()?;
     writeln!(out, "\nchain {} ({})\n", devnet.chain, devnet.chain_id)?;
-    writeln!(out, "{:<14} {:<26} peer-to-peer", "node", "REST")?;
-    for DevNode { name, rest, p2p, .. } in &devnet.nodes {
-        writeln!(out, "{name:<14} {rest:<26} {p2p}")?;
+    writeln!(out, "{:<14} {:<26} {:<26} peer-to-peer", "node", "REST", "metrics and health")?;
+    for DevNode { name, rest, metrics, p2p, .. } in &devnet.nodes {
+        writeln!(out, "{name:<14} {rest:<26} {metrics:<26} {p2p}")?;
     }
     writeln!(out, "\n{:<14} {:<26} bitcoin-cli -datadir={}", "bitcoind", bitcoin.rpc, bitcoin.directory.display())?;
     let (url, funds, dir) = (&devnet.client_node().rest, &devnet.funds, directory.display());

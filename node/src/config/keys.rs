@@ -82,6 +82,10 @@ impl KeyDoc {
 pub const SECTIONS: &[(&str, &str)] = &[
     ("p2p", "The network of peers."),
     ("rest", "REST, for wallets and for \"causeway status\"."),
+    (
+        "metrics",
+        "Prometheus metrics at /metrics, checks at /health/live and /health/ready, for the operator's machines.",
+    ),
     ("consensus", "Agreement on blocks. A full node follows by the same timeouts and gets no fees."),
     ("mempool", "The transactions that wait for a block. Policy of this node alone: blocks may hold others."),
     ("store", "The chain on disk. The sizes are memory; too little is slow, too much and the system stops the node."),
@@ -182,6 +186,21 @@ pub const KEYS: &[KeyDoc] = &[
             "Most connections of one IP address (IPv6: of one /64); half of them may have a request under way. More lets",
             "one stranger take the room of many. A proxy on another machine needs as many as there are in all; one on",
             "this machine has them anyway: loopback addresses are not limited by this.",
+        ],
+    },
+    KeyDoc {
+        section: "metrics",
+        name: "enabled",
+        allowed: Allowed::Switch,
+        meaning: &["Whether they are served. Without them nobody is told of a node that falls behind or stops."],
+    },
+    KeyDoc {
+        section: "metrics",
+        name: "bind",
+        allowed: Allowed::Socket,
+        meaning: &[
+            "Where they are served. There are no passwords, and they tell much of this node: bind to an address that only",
+            "your own machines reach. Each node on a machine needs a port of its own.",
         ],
     },
     KeyDoc {

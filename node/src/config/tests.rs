@@ -71,6 +71,8 @@ fn other_settings_survive_the_file_too() {
     config.p2p.persistent_peers = vec![peer.parse().unwrap(); 2];
     config.rest.bind = "[::1]:1".parse().unwrap();
     config.rest.enabled = false;
+    config.metrics.bind = "0.0.0.0:2".parse().unwrap();
+    config.metrics.enabled = false;
     config.store.index = IndexConfig::None;
     config.consensus.fee_address = "bcrt1 \"quoted\\".to_owned();
     config.log.level = "warn,causeway_node=debug".to_owned();
@@ -100,6 +102,7 @@ fn what_is_wrong_is_named_in_one_line() {
         ("[rest]\nenabled = 1\n", "line 2, key rest.enabled: invalid type", "allowed: true or false"),
         ("[store]\nindex = \"some\"\n", "key store.index: unknown variant `some`", "\"all\" or \"none\""),
         ("[rest]\nbind = \"here\"\n", "line 2, key rest.bind", "127.0.0.1:29380"),
+        ("[metrics]\nport = 1\n", "line 2, key metrics.port: unknown field", "`bind`"),
         ("[peers]\n", "unknown field `peers`", "`p2p`"),
         ("speed = 1\n", "line 1, key speed: unknown field", "`mempool`"),
         ("[p2p]\noutbound\n", "line 2", ""),

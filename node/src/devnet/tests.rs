@@ -16,6 +16,7 @@ fn the_file_lists_everything_that_a_client_needs() {
     assert_eq!(json["nodes"].as_array().unwrap().len(), 5);
     for node in json["nodes"].as_array().unwrap() {
         assert!(node["rest"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{node}");
+        assert!(node["metrics"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{node}");
     }
     let members = json["members"].as_array().unwrap();
     let mut keys: Vec<_> = members.iter().map(|member| member["key"].as_str().unwrap().to_owned()).collect();
@@ -43,6 +44,7 @@ fn the_file_lists_everything_that_a_client_needs() {
     for node in &devnet.nodes {
         let config = Config::load(&Home::at(&node.home).config()).unwrap();
         assert_eq!(config.bitcoin, Some(devnet.bitcoin().unwrap().node_config()));
+        assert_eq!(node.metrics, format!("http://{}", config.metrics.bind));
     }
 }
 

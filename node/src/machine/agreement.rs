@@ -8,7 +8,7 @@ use bitcoin::BlockHash;
 use causeway_chainspec::Height;
 use causeway_consensus::ConnectedBlock;
 use causeway_consensus::bft::{
-    CommitCertificate, HighWaterMark, Input, LogEntry, Message, Output, Persist, Step, Timer, Writing,
+    CommitCertificate, HighWaterMark, Input, LogEntry, Message, Output, Persist, Step, Timer, TimerStep, Writing,
 };
 
 use super::action::{Action, RelayVerdict};
@@ -105,6 +105,7 @@ impl Node {
             Output::StopTimer(timer) => self.timers.stop(Alarm::Engine(timer)),
             Output::StopTimers => self.timers.stop_all(|alarm| matches!(alarm, Alarm::Engine(_))),
             Output::RoundStarted { height, round, proposer, .. } => {
+                self.counts.rounds += 1;
                 if round > 0 {
                     self.actions.push(Action::Report(Report::Round { height, round, proposer }));
                 }
@@ -143,6 +144,12 @@ impl Node {
 
     /// An engine timer has run out.
     pub(super) fn engine_timer(&mut self, timer: Timer) {
+        match timer.step {
+            TimerStep::Propose => self.counts.propose_timeouts += 1,
+            TimerStep::Prevote => self.counts.prevote_timeouts += 1,
+            TimerStep::Precommit => self.counts.precommit_timeouts += 1,
+            TimerStep::Rebroadcast => {}
+        }
         self.inputs.push_back(Input::TimerElapsed(timer));
     }
 

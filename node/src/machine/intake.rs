@@ -14,10 +14,10 @@ use super::Node;
 use super::action::{Action, RelayVerdict};
 use super::event::{GossipId, Now, SubmitId, Ticket};
 use super::jobs::CheckJob;
-use super::report::Offence;
+use super::report::{Offence, TransactionCounts};
 use super::timers::Alarm;
 use crate::mempool::snapshot::SnapshotEntry;
-use crate::mempool::{Checked, CoinRequest, Departed, NotYet, Outcome, PolicyReject, Reject};
+use crate::mempool::{Checked, CoinRequest, Departed, Departure, NotYet, Outcome, PolicyReject, Reject};
 use crate::wire::{TRANSACTIONS_MAX, Topic, decode_transactions, encode_transactions};
 
 /// Jobs of checks that run at once, and the transactions of one. While all of them run, transactions gather for the next:
@@ -67,6 +67,7 @@ pub(super) struct Intake {
     own: BTreeSet<Txid>,
     /// The last own transaction that was sent again.
     sent: Option<Txid>,
+    counts: TransactionCounts,
 }
 
 /// A transaction on its way.
@@ -113,10 +114,23 @@ impl Intake {
         self.queue.len() + running + self.early.len() + self.orphans.len()
     }
 
-    /// Forgets own transactions that left the pool.
+    /// What became of transactions.
+    pub(super) fn counts(&self) -> TransactionCounts {
+        self.counts
+    }
+
+    /// Counts transactions that left the pool, and forgets those of them that are this node's own.
     pub(super) fn departed(&mut self, departed: &[Departed]) {
         for departed in departed {
             self.own.remove(&departed.txid);
+            *match departed.why {
+                Departure::Confirmed => &mut self.counts.confirmed,
+                Departure::Conflicted => &mut self.counts.conflicted,
+                Departure::Replaced => &mut self.counts.replaced,
+                Departure::Evicted => &mut self.counts.evicted,
+                Departure::Expired => &mut self.counts.expired,
+                Departure::PegFrozen => &mut self.counts.peg_frozen,
+            } += 1;
         }
     }
 }
@@ -245,6 +259,7 @@ impl Node {
 
     /// The pool has a transaction.
     fn accepted(&mut self, now: Now, arrival: &Arrival, txid: Txid) {
+        self.intake.counts.accepted += 1;
         match arrival.origin {
             Origin::Peer { id, .. } => self.settle(id, |message| message.accepted += 1),
             Origin::Here { id } => {
@@ -298,6 +313,12 @@ impl Node {
 
     /// The pool does not take a transaction.
     fn refuse(&mut self, now: Now, transaction: Arc<Transaction>, origin: Origin, reject: Reject) {
+        *match &reject {
+            Reject::Invalid(_) => &mut self.intake.counts.invalid,
+            Reject::NotYet(_) => &mut self.intake.counts.not_yet,
+            Reject::Policy(PolicyReject::AlreadyInMempool) => &mut self.intake.counts.known,
+            Reject::Policy(_) => &mut self.intake.counts.policy,
+        } += 1;
         let missing = match &reject {
             Reject::NotYet(NotYet::MissingInput { outpoint }) => Some(outpoint.txid),
             _ => None,

@@ -146,6 +146,20 @@ pub enum Offence {
 }
 
 impl Offence {
+    /// What it is called where offences are counted.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::BadSignature => "bad_signature",
+            Self::AlteredBlock => "altered_block",
+            Self::InvalidClaim => "invalid_claim",
+            Self::InvalidTransaction => "invalid_transaction",
+            Self::LyingSync => "lying_sync",
+            Self::Stalled => "stalled",
+            Self::EmptyAnswer => "empty_answer",
+        }
+    }
+
     /// What it costs of a score of 100.
     pub fn cost(self) -> i32 {
         match self {
@@ -178,6 +192,48 @@ pub struct Status {
     pub mempool_transactions: usize,
     /// Their virtual bytes.
     pub mempool_vsize: u64,
+}
+
+/// What a node has counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rounds that began.
+    pub rounds: u64,
+    /// Waits for a proposal that ran out: its proposer is slow or silent, or was not believed.
+    pub propose_timeouts: u64,
+    /// Waits for prevotes that agree that ran out.
+    pub prevote_timeouts: u64,
+    /// Waits for precommits that agree that ran out.
+    pub precommit_timeouts: u64,
+    /// Transactions.
+    pub transactions: TransactionCounts,
+}
+
+/// What became of transactions since a node started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransactionCounts {
+    /// Taken into the pool, those of an earlier run too.
+    pub accepted: u64,
+    /// Refused because they can never be valid.
+    pub invalid: u64,
+    /// Refused because they are not valid yet: a coin or a time is missing.
+    pub not_yet: u64,
+    /// Refused because the pool has them already.
+    pub known: u64,
+    /// Refused by the policy of this node.
+    pub policy: u64,
+    /// Left the pool for a block.
+    pub confirmed: u64,
+    /// Left the pool because a block contradicts them.
+    pub conflicted: u64,
+    /// Left the pool for one that pays more.
+    pub replaced: u64,
+    /// Left the pool because it was full.
+    pub evicted: u64,
+    /// Left the pool because they waited too long.
+    pub expired: u64,
+    /// Left the pool because the peg froze.
+    pub peg_frozen: u64,
 }
 
 /// A peer at one moment.

@@ -62,11 +62,12 @@ async fn respond<L: Live, B: Buf>(
     headers: &HeaderMap,
     body: impl Stream<Item = Result<B, warp::Error>> + Send,
 ) -> Response {
+    let asked = app.meter.request(&method, path);
     if method == Method::OPTIONS {
-        return preflight();
+        return asked.answered(preflight());
     }
     let answer = answer(app, &method, path, query, headers, body).await;
-    answer.unwrap_or_else(|refusal| refusal.into_answer(path)).into_response()
+    asked.answered(answer.unwrap_or_else(|refusal| refusal.into_answer(path)).into_response())
 }
 
 async fn answer<L: Live, B: Buf>(

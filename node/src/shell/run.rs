@@ -28,6 +28,7 @@ use crate::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
 use crate::machine::peg::{BitcoinAnswer, BitcoinQuestion};
 use crate::machine::{Action, Event, InboundId, Node, NodeFault, Now, SubmitId, Ticket};
 use crate::mempool::Reject;
+use crate::metrics::Metrics;
 use crate::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response};
 
 /// Calls of REST that may wait.
@@ -113,6 +114,7 @@ struct Helpers {
     bitcoin: Option<Arc<dyn AskBitcoin>>,
     results: mpsc::UnboundedSender<Result<Event, RunError>>,
     runtime: tokio::runtime::Handle,
+    metrics: Metrics,
 }
 
 /// Who knows what this machine's Bitcoin node says.
@@ -148,6 +150,8 @@ pub struct Parts {
     pub network: mpsc::Receiver<P2pEvent>,
     /// The runtime of network and REST.
     pub runtime: tokio::runtime::Handle,
+    /// What counts what happens.
+    pub metrics: Metrics,
 }
 
 /// A node that runs.
@@ -186,7 +190,7 @@ impl Running {
 /// # Errors
 /// A thread cannot be started.
 pub fn start(parts: Parts) -> Result<Running, RunError> {
-    let Parts { node, spec, disk, workers, scripts, bitcoin, p2p, network, runtime } = parts;
+    let Parts { node, spec, disk, workers, scripts, bitcoin, p2p, network, runtime, metrics } = parts;
     let (calls, calls_in) = mpsc::channel(CALLS_MAX);
     let (stop, stopped) = oneshot::channel();
     let (end, ended) = oneshot::channel::<()>();
@@ -209,13 +213,16 @@ pub fn start(parts: Parts) -> Result<Running, RunError> {
         bitcoin,
         results: results.clone(),
         runtime,
+        metrics: metrics.clone(),
     };
     let store = Arc::clone(&disk.store);
     let committer = move || {
         // Also if this thread panics.
         let _died = Died(results.clone());
         for Commit { connected, certificate, flush } in commits_in {
+            let since = Instant::now();
             let result = store.commit(&connected, &certificate, flush);
+            metrics.committed(connected.block(), since.elapsed());
             let event = result.map(|committed| Event::Committed { height: committed.height() });
             if results.send(event.map_err(RunError::from)).is_err() {
                 break;
@@ -374,7 +381,10 @@ impl Owner {
                     let _ = reply.send(result);
                 }
             }
-            Action::Report(report) => reports::report(&report),
+            Action::Report(report) => {
+                self.helpers.metrics.report(&report);
+                reports::report(&report);
+            }
         }
         Ok(())
     }
@@ -384,7 +394,9 @@ impl Helpers {
     fn validate(&self, ticket: Ticket, job: ValidateJob) {
         let work = self.work();
         self.blocks.spawn(move || {
+            let since = Instant::now();
             let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts);
+            work.metrics.validated(since.elapsed());
             work.send(verdict.map(|verdict| Event::Validated { ticket, verdict }));
         });
     }
@@ -392,7 +404,9 @@ impl Helpers {
     fn assemble(&self, ticket: Ticket, job: AssembleJob) {
         let work = self.work();
         self.blocks.spawn(move || {
+            let since = Instant::now();
             let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts);
+            work.metrics.assembled(since.elapsed());
             work.send(verdict.map(|verdict| Event::Assembled { ticket, verdict }));
         });
     }
@@ -400,7 +414,9 @@ impl Helpers {
     fn check(&self, ticket: Ticket, job: CheckJob) {
         let work = self.work();
         self.checks.spawn(move || {
+            let since = Instant::now();
             let results = job.run(&*work.store);
+            work.metrics.checked(since.elapsed());
             work.send(results.map(|results| Event::Checked { ticket, results }));
         });
     }
@@ -441,6 +457,7 @@ impl Helpers {
             workers: Arc::clone(&self.workers),
             scripts: Arc::clone(&self.scripts),
             results: self.results.clone(),
+            metrics: self.metrics.clone(),
         }
     }
 }
@@ -452,6 +469,7 @@ struct Work {
     workers: Arc<Workers>,
     scripts: Arc<ScriptCache>,
     results: mpsc::UnboundedSender<Result<Event, RunError>>,
+    metrics: Metrics,
 }
 
 impl Work {

@@ -30,6 +30,7 @@ use crate::cli::run::{Prepared, Validator};
 use crate::config::Config;
 use crate::home::Home;
 use crate::machine::{Node, Restart, Setup};
+use crate::metrics::{self, Metrics, MetricsError, NetworkSeen};
 use crate::rest::{self, peg::BitcoinSource};
 
 /// Transactions whose scripts are known to be valid: some blocks' worth.
@@ -77,6 +78,9 @@ pub enum ServiceError {
     /// REST.
     #[error(transparent)]
     Rest(#[from] rest::RestError),
+    /// Metrics and health.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// Tokio.
     #[error("the threads of the network cannot be started: raise the limit of processes of this user")]
     Runtime(#[source] std::io::Error),
@@ -102,6 +106,8 @@ async fn run(prepared: Prepared, stop: impl Future<Output = ()> + Send) -> Resul
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = Arc::new(Workers::new(cores));
     let spec = Arc::new(prepared.chainspec.clone());
+    let metrics = Metrics::new(&spec);
+    let watched = watch_over(&prepared.config, &spec, &metrics).await?;
     let options = prepared.config.store_options();
     let store = Arc::new(Store::open(&prepared.home.store(), &spec, options, &workers)?);
     let tip = store.tip();
@@ -160,12 +166,22 @@ async fn run(prepared: Prepared, stop: impl Future<Output = ()> + Send) -> Resul
     let persistence = Persistence::new(log, mark);
     let disk = Disk { store: Arc::clone(&store), persistence, bodies, evidence: Arc::clone(&evidence) };
     let runtime = tokio::runtime::Handle::current();
-    let parts =
-        Parts { node, spec: Arc::clone(&spec), disk, workers, scripts, bitcoin, p2p: p2p.clone(), network, runtime };
+    let parts = Parts {
+        node,
+        spec: Arc::clone(&spec),
+        disk,
+        workers,
+        scripts,
+        bitcoin,
+        p2p: p2p.clone(),
+        network,
+        runtime,
+        metrics: metrics.clone(),
+    };
     let running = start(parts)?;
     let clerk = clerk.map(|clerk| AbortOnDrop(tokio::spawn(clerk.run(running.handle.clone()))));
     let mempool = config.mempool.persist.then(|| home.mempool());
-    let mut node = Service { running, p2p, store, mempool, desk };
+    let mut node = Service { running, p2p, store, mempool, desk, metrics, watched };
     let served = node.serve_until(&config, spec, evidence, stop).await;
     drop(clerk);
     let ended = node.end().await;
@@ -183,6 +199,9 @@ struct Service {
     /// Where the mempool is saved, if it is.
     mempool: Option<PathBuf>,
     desk: Option<Desk>,
+    metrics: Metrics,
+    /// What operators' machines ask, if they may.
+    watched: Option<metrics::Server>,
 }
 
 impl Service {
@@ -197,6 +216,9 @@ impl Service {
         let progress = AbortOnDrop(tokio::spawn(progress::show(self.running.handle.clone())));
         let connections = Connections::default();
         let table = AbortOnDrop(tokio::spawn(connections.clone().refresh(self.p2p.clone())));
+        if let Some(watched) = &self.watched {
+            watched.running(self.sources(&connections));
+        }
         let (stop_rest, stopped) = oneshot::channel::<()>();
         let parts = rest::Parts {
             spec,
@@ -205,6 +227,7 @@ impl Service {
             bitcoin: self.desk.clone().map(|desk| Arc::new(desk) as Arc<dyn BitcoinSource>),
             connection: Arc::new(move |peer| connections.get(peer)),
             evidence: Arc::new(move || load_evidence(&evidence)),
+            meter: self.metrics.rest().clone(),
         };
         let rest = if config.rest.enabled {
             let shutdown = async move {
@@ -221,17 +244,37 @@ impl Service {
             () = self.running.ended() => {}
             () = stop => tracing::info!("stopping"),
         }
+        if let Some(watched) = &self.watched {
+            watched.stopping();
+        }
         drop((progress, table, stop_rest));
         if let Some(rest) = rest {
             // It ends in a few seconds; if it failed, there is nothing left to stop.
             let _ = rest.await;
         }
+        if let Some(watched) = self.watched.take() {
+            watched.end().await;
+        }
         Ok(())
+    }
+
+    fn sources(&self, connections: &Connections) -> metrics::Sources {
+        let (connections, p2p) = (connections.clone(), self.p2p.clone());
+        metrics::Sources {
+            node: self.running.handle.clone(),
+            store: Arc::clone(&self.store),
+            bitcoin: self.desk.clone().map(|desk| Arc::new(desk) as Arc<dyn BitcoinSource>),
+            network: Arc::new(move || {
+                let (inbound, outbound) = connections.count();
+                let lost = p2p.lost();
+                NetworkSeen { inbound, outbound, lost_commands: lost.commands, lost_gossip: lost.gossip }
+            }),
+        }
     }
 
     /// Stops the node and leaves everything on disk.
     async fn end(self) -> Result<(), ServiceError> {
-        let Self { running, p2p, store, mempool, desk: _ } = self;
+        let Self { running, p2p, store, mempool, desk: _, metrics: _, watched: _ } = self;
         // Its thread may be waiting for the disk.
         let ended = tokio::task::spawn_blocking(move || running.stop()).await.map_err(|_| RunError::Died)?;
         p2p.shutdown();
@@ -244,6 +287,21 @@ impl Service {
         store.flush_coins()?;
         Ok(())
     }
+}
+
+/// Metrics and health, if the settings want them.
+async fn watch_over(
+    config: &Config,
+    spec: &ChainSpec,
+    metrics: &Metrics,
+) -> Result<Option<metrics::Server>, ServiceError> {
+    if !config.metrics.enabled {
+        return Ok(None);
+    }
+    let interval = Duration::from_millis(spec.params().block_interval_ms.into());
+    let server = metrics::Server::start(config.metrics.bind, metrics.clone(), interval).await?;
+    tracing::info!(address = %server.address(), "metrics and health");
+    Ok(Some(server))
 }
 
 /// The desk, if the settings name a Bitcoin node.
@@ -277,6 +335,13 @@ struct Connections(Arc<Mutex<HashMap<PeerId, rest::Connection>>>);
 impl Connections {
     fn get(&self, peer: &PeerId) -> Option<rest::Connection> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
+    }
+
+    /// Peers that called this node, and peers that it called.
+    fn count(&self) -> (usize, usize) {
+        let connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inbound = connections.values().filter(|it| it.direction == rest::Direction::Inbound).count();
+        (inbound, connections.len() - inbound)
     }
 
     async fn refresh(self, p2p: P2p) {

@@ -307,6 +307,7 @@ pub(super) fn parts(store: &Arc<Store>, node: &Double) -> Parts<Double> {
             Some(Connection { address, direction: crate::rest::Direction::Inbound })
         }),
         evidence: Arc::new(move || keeper.node().evidence.clone()),
+        meter: crate::rest::Meter::default(),
     }
 }
 

@@ -8,6 +8,7 @@ mod core_chain;
 mod measure;
 mod network;
 mod peg;
+mod rest;
 
 use std::path::PathBuf;
 
@@ -28,6 +29,8 @@ enum Bench {
     Network(Options),
     /// The peg: scripts, signing sessions, sizes of inputs, and the whole way on a devnet.
     Peg(Options),
+    /// REST: requests a second and their times, on a long chain while blocks arrive.
+    Rest(Options),
 }
 
 /// What every bench takes.
@@ -46,5 +49,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Bench::Chain(options) => chain::run(&options),
         Bench::Network(options) => network::run(&options),
         Bench::Peg(options) => peg::run(&options),
+        Bench::Rest(options) => rest::run(&options),
     }
 }
