@@ -3,7 +3,9 @@
 //! ```text
 //! server    limits, CORS, the body of a POST          never decides what is right
 //! routes    method and path -> a call                 the list of all endpoints
-//! blocks, transactions, scripts, spends, package, pool, v1, peg -> Answer or Refusal the endpoints
+//! openapi   the same list as a document               schemas of the types that are written
+//! blocks, transactions, scripts, spends, package, pool, policy, v1, peg -> Answer or Refusal the endpoints
+//! problem   Refusal -> code, message, hint            the list of all errors
 //! tip       chain and mempool together, at one tip
 //! reader    one request's view of the final chain     the only blocking reads
 //! live      what the running node says                the only questions to it
@@ -23,11 +25,15 @@ mod answer;
 mod blocks;
 mod json;
 mod live;
+mod openapi;
 mod package;
 pub mod peg;
+mod policy;
 mod pool;
+mod problem;
 mod reader;
 mod routes;
+mod schema;
 mod scripts;
 mod server;
 mod spends;
@@ -51,6 +57,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, watch};
 
 pub use live::Live;
+pub(crate) use problem::in_words;
 
 use reader::Chain;
 use server::Times;
