@@ -15,7 +15,7 @@
 //! buffers), and a part of 256 MiB for answers that it does not read. What is over a limit is refused at once; nothing
 //! queues.
 //!
-//! What never enters: a path, a meaning of a request, TLS (that is a proxy's).
+//! What never enters: a meaning of a path or of a request, TLS (that is a proxy's).
 
 mod encoding;
 mod hosts;
@@ -46,9 +46,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use warp::reply::{Reply, Response};
 use warp::{Filter, Rejection};
 
+pub use refusal::Refusal;
+
 use hosts::{Hosts, Seat};
 use line::Line;
-use refusal::Refusal;
 use service::Answerer;
 use socket::Socket;
 
@@ -158,13 +159,22 @@ impl Default for Times {
 
 /// Serves the filter on the listener until `stop` is true, or its sender is gone: then nobody is accepted, idle
 /// connections are closed, and requests under way have [`Times::grace`]. All that it started has ended when it returns.
-pub async fn serve<F, R>(listener: TcpListener, filter: F, limits: Limits, stop: watch::Receiver<bool>)
+/// `refuse` says what a request for a path is answered that is not handed on.
+pub async fn serve<F, R>(listener: TcpListener, filter: F, limits: Limits, refuse: Refuse, stop: watch::Receiver<bool>)
 where
     F: Filter<Extract = (R,), Error = Rejection> + Clone + Send + Sync + 'static,
     F::Future: Send,
     R: Reply + 'static,
 {
-    accept(listener, TowerToHyperService::new(warp::service(filter)), limits, stop).await;
+    accept(listener, TowerToHyperService::new(warp::service(filter)), limits, refuse, stop).await;
+}
+
+/// Makes the answer to a request for a path that is refused.
+pub type Refuse = fn(Refusal, &str) -> Response;
+
+/// Answers with the text of the refusal.
+pub fn refuse(refusal: Refusal, _path: &str) -> Response {
+    refusal.into_response()
 }
 
 /// Where connections come from.
@@ -182,20 +192,21 @@ impl Acceptor for TcpListener {
 struct Shared<S> {
     service: S,
     limits: Limits,
+    refuse: Refuse,
     /// Large answers, in KiB.
     answers: Arc<Semaphore>,
     /// See [`encoding::encode`].
     encoders: Arc<Semaphore>,
 }
 
-async fn accept<A, S>(acceptor: A, service: S, limits: Limits, mut stop: watch::Receiver<bool>)
+async fn accept<A, S>(acceptor: A, service: S, limits: Limits, refuse: Refuse, mut stop: watch::Receiver<bool>)
 where
     A: Acceptor,
     S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     let (answers, encoders) = (Semaphore::new(ANSWER_BYTES_MAX >> 10), Semaphore::new(encoding::AT_ONCE));
-    let shared = Arc::new(Shared { service, limits, answers: Arc::new(answers), encoders: Arc::new(encoders) });
+    let shared = Arc::new(Shared { service, limits, refuse, answers: Arc::new(answers), encoders: Arc::new(encoders) });
     let hosts = Arc::new(Hosts::new(limits));
     let mut connections = JoinSet::new();
     let mut farewells = JoinSet::new();

@@ -3,7 +3,9 @@
 //! ```text
 //! server    limits, CORS, the body of a POST          never decides what is right
 //! routes    method and path -> a call                 the list of all endpoints
-//! blocks, transactions, scripts, spends, package, pool, v1, peg -> Answer or Refusal the endpoints
+//! openapi   the same list as a document               schemas of the types that are written
+//! blocks, transactions, scripts, spends, package, pool, policy, v1, peg -> Answer or Refusal the endpoints
+//! problem   Refusal -> code, message, hint            the list of all errors
 //! tip       chain and mempool together, at one tip
 //! reader    one request's view of the final chain     the only blocking reads
 //! events    what happens, as a stream                one reading of each new block for all who listen
@@ -25,11 +27,15 @@ mod events;
 mod json;
 mod live;
 mod meter;
+mod openapi;
 mod package;
 pub mod peg;
+mod policy;
 mod pool;
+mod problem;
 mod reader;
 mod routes;
+mod schema;
 mod scripts;
 mod server;
 mod spends;
@@ -53,6 +59,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 
 pub use live::Live;
 pub use meter::{Asked, Meter, Open};
+pub(crate) use problem::in_words;
 
 use crate::http::{self, Limits};
 use reader::Chain;
@@ -216,7 +223,7 @@ async fn serve_within<L: Live>(
             // Whoever polls the server waits for this.
             let _ = stopping.send(true);
         };
-        tokio::join!(told, http::serve(listener, server::filter(app), limits, stop));
+        tokio::join!(told, http::serve(listener, server::filter(app), limits, problem::refuse, stop));
     };
     Ok((address, server))
 }

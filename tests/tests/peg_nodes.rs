@@ -136,7 +136,7 @@ fn a_node_without_bitcoin_follows_everything_and_hands_out_no_address() {
     match blind.post::<Value>("/v1/peg-in/address", &body) {
         Err(DevnetError::Answer { status, body, .. }) => {
             assert_eq!(status, 501);
-            assert!(body.contains("this node has no Bitcoin node: ask another one"), "{body}");
+            assert!(body.contains("this node has no Bitcoin node: ask another node"), "{body}");
         }
         other => panic!("{other:?}"),
     }

@@ -22,7 +22,8 @@ use types::{NilOrVal, Round, VoteType};
 use super::bytes::{DecodeError, Reader};
 use super::context::{Address, BlockId, Context, EngineHeight, Signature};
 
-const VOTE_TAG: &str = "causeway/vote/v1";
+/// The tag of what a vote's signature is of.
+pub const VOTE_TAG: &str = "causeway/vote/v1";
 const PROPOSAL_TAG: &str = "causeway/proposal/v1";
 
 /// kind || height || round || block or nil
@@ -99,9 +100,14 @@ impl Vote {
         self.validator
     }
 
-    /// What the validator signs on this chain.
+    /// What the validator signs on this chain: BIP340's tagged hash, with [`VOTE_TAG`], of [`Vote::message`].
     pub fn digest(&self, chain: ChainId) -> [u8; 32] {
-        tagged_hash(VOTE_TAG, &[&chain.to_byte_array()[..], &self.body()])
+        tagged_hash(VOTE_TAG, &[&self.message(chain)])
+    }
+
+    /// The chain's identity and the body, 74 bytes.
+    pub fn message(&self, chain: ChainId) -> Vec<u8> {
+        [&chain.to_byte_array()[..], &self.body()].concat()
     }
 
     fn body(&self) -> [u8; VOTE_BODY] {

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{DevNode, DevnetError};
+use crate::rest::in_words;
 
 /// How long a node may take to answer, in seconds.
 const TIMEOUT_S: u64 = 30;
@@ -260,7 +261,9 @@ impl DevNode {
         if response.status_code == 200 {
             return Ok(response.into_bytes());
         }
-        let body = String::from_utf8_lossy(response.as_bytes()).trim().chars().take(300).collect();
+        let body = String::from_utf8_lossy(response.as_bytes());
+        let body = in_words(&body).unwrap_or_else(|| body.into_owned());
+        let body = body.trim().chars().take(300).collect();
         Err(DevnetError::Answer { name: self.name.clone(), url: self.url(path), status: response.status_code, body })
     }
 

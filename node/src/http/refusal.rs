@@ -11,22 +11,29 @@ use super::{HEAD_BYTES_MAX, HEADERS_MAX};
 
 /// Why a request is not handed on, or a connection not served. The text is the body of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub enum Refusal {
+    /// In all.
     #[error("Too many connections to this server: try again, and close those that you do not need")]
     Connections,
+    /// Of one address.
     #[error("Too many connections of your address: close some, or use them for several requests")]
     ConnectionsOfAddress,
+    /// Of one address.
     #[error("Too many requests of your address at once: wait for the answers to the others")]
     Requests,
+    /// Clients have not read what they asked for.
     #[error("Too many large answers are on their way: try again")]
     Answers,
-    /// What the REST interface of electrs says.
+    /// It is announced so. The text is that of electrs.
     #[error("Request body too large")]
     BodyTooLarge,
+    /// Or too many fields.
     #[error("Request head too large: at most {} KiB and {HEADERS_MAX} fields", HEAD_BYTES_MAX >> 10)]
     HeadTooLarge,
+    /// What came is no request.
     #[error("Not an HTTP/1.1 request")]
     Malformed,
+    /// The filter panicked.
     #[error("internal error")]
     Failed,
 }
@@ -64,7 +71,8 @@ impl Refusal {
         all.into_iter().flatten()
     }
 
-    pub(super) fn into_response(self) -> Response {
+    /// The answer, as text.
+    pub fn into_response(self) -> Response {
         let mut response = Response::new(self.to_string().into());
         *response.status_mut() = self.status();
         response.headers_mut().extend(self.headers().map(|(name, value)| (name, HeaderValue::from_static(value))));

@@ -56,15 +56,16 @@ where
         let (shared, shares) = (Arc::clone(&self.shared), self.shares.clone());
         async move {
             let Ok(turn) = Arc::clone(&shares.requests).try_acquire_owned() else {
-                let response = Refusal::Requests.into_response();
+                let response = (shared.refuse)(Refusal::Requests, request.uri().path());
                 return Ok(close(response, is_last).map(|body| Answer { body, _under_way: under_way }));
             };
+            let path = request.uri().path().to_owned();
             let response = match answer(&shared, &shares, request).await {
                 Ok((response, memory)) => {
                     under_way.held.memory = memory;
                     response
                 }
-                Err(refusal) => refusal.into_response(),
+                Err(refusal) => (shared.refuse)(refusal, &path),
             };
             // A stream may go on for ever, and has limits of its own.
             under_way.held.turn = response.body().size_hint().exact().map(|_| turn);

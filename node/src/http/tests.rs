@@ -57,7 +57,7 @@ impl Site {
             large: vec![7; LARGE].into(),
         };
         let stop = watch::Sender::new(false);
-        let server = runtime.spawn(serve(listener, filter(backstage.clone()), limits, stop.subscribe()));
+        let server = runtime.spawn(serve(listener, filter(backstage.clone()), limits, refuse, stop.subscribe()));
         Self { address, runtime, backstage, stop, server }
     }
 

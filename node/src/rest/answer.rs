@@ -17,6 +17,7 @@ use warp::reply::Response;
 
 use super::events::EventsRefusal;
 use super::peg::PegInRefusal;
+use super::problem::{ProblemJson, is_ours};
 use super::transactions::RpcError;
 use crate::shell::Stopped;
 
@@ -200,6 +201,8 @@ pub(super) enum Refusal {
     PegOutAddress(String),
     #[error("not an outpoint, txid:vout")]
     InvalidOutpoint,
+    #[error("the query's {what}")]
+    InvalidParameter { what: &'static str },
     #[error(transparent)]
     PegIn(#[from] PegInRefusal),
     #[error(transparent)]
@@ -214,6 +217,8 @@ pub(super) enum Refusal {
     UnknownPath { path: String },
     #[error("Block not found")]
     BlockNotFound,
+    #[error("height {height} is above the one that is being decided")]
+    HeightNotReached { height: u64 },
     #[error("Transaction not found")]
     TransactionNotFound,
     #[error("Transaction not found or is unconfirmed")]
@@ -247,50 +252,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::InvalidHex
-            | Self::InvalidNumber
-            | Self::StartNotOnPage
-            | Self::StartOutOfRange
-            | Self::MissingTx
-            | Self::InvalidScriptHash
-            | Self::InvalidAddress(_)
-            | Self::OtherNetwork
-            | Self::NoAddressSearch
-            | Self::TooManyUnspent { .. }
-            | Self::TooManyWaiting { .. }
-            | Self::InvalidPackage(_)
-            | Self::PackageTooLong { .. }
-            | Self::PackageItemSize { .. }
-            | Self::PackageItemHex { .. }
-            | Self::InvalidMaxFeerate
-            | Self::InvalidMaxBurn
-            | Self::RejectedPackage(_)
-            | Self::NoIndex
-            | Self::BodyCutOff
-            | Self::Rejected(_)
-            | Self::AnswerTooLarge
-            | Self::PegOutAddress(_)
-            | Self::InvalidOutpoint => StatusCode::BAD_REQUEST,
-            Self::PegIn(refusal) => refusal.status(),
-            Self::Events(refusal) => refusal.status(),
-            Self::UnknownPath { .. }
-            | Self::BlockNotFound
-            | Self::TransactionNotFound
-            | Self::NotConfirmed
-            | Self::NoSuchPlace
-            | Self::NoCertificate
-            | Self::PegOutNotFound
-            | Self::NoSuchBatch => StatusCode::NOT_FOUND,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Busy | Self::TooLate | Self::ChainMoved | Self::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Fault(_) | Self::Certificate(_) | Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    /// The answer that says so. What is our own failure goes to the log, with its causes.
+    /// The answer that says so: JSON under `/v1`, elsewhere text. What is our own failure goes to the log, with its causes.
     pub(super) fn into_answer(self, path: &str) -> Answer {
         match &self {
             Self::Fault(fault) => tracing::error!(path, error = fault as &dyn std::error::Error, "REST cannot read"),
@@ -300,6 +262,11 @@ impl Refusal {
             Self::Panicked => tracing::error!(path, "an answer panicked: this is a bug, please report it"),
             _ => {}
         }
-        Answer::text(&self, Keep::Never).with_status(self.status())
+        let answer = if is_ours(path) {
+            Answer::json(&ProblemJson::of(&self), Keep::Never).unwrap_or_else(|_| Answer::text(&self, Keep::Never))
+        } else {
+            Answer::text(&self, Keep::Never)
+        };
+        answer.with_status(self.code().status())
     }
 }

@@ -6,14 +6,18 @@ use bitcoin::hex::DisplayHex;
 use bitcoin::script::Instruction;
 use bitcoin::{Address, Amount, BlockHash, Network, OutPoint, Script, Transaction, TxIn, TxMerkleNode, TxOut, Txid};
 use causeway_consensus::state::Statistics;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::reader::Place;
 use super::routes::Key;
+use super::schema::{Hash, HexBytes};
 
 /// A block.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Block")]
 pub(super) struct BlockJson {
+    #[schemars(with = "Hash")]
     pub(super) id: BlockHash,
     pub(super) height: u32,
     pub(super) version: i32,
@@ -21,8 +25,10 @@ pub(super) struct BlockJson {
     pub(super) tx_count: usize,
     pub(super) size: usize,
     pub(super) weight: u64,
+    #[schemars(with = "Hash")]
     pub(super) merkle_root: TxMerkleNode,
     /// Null for block 0.
+    #[schemars(with = "Option<Hash>")]
     pub(super) previousblockhash: Option<BlockHash>,
     pub(super) mediantime: u32,
     pub(super) nonce: u32,
@@ -31,20 +37,24 @@ pub(super) struct BlockJson {
 }
 
 /// Whether a block is final, and what stands on it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BlockStatus")]
 pub(super) struct BlockStatusJson {
     pub(super) in_best_chain: bool,
     pub(super) height: Option<u32>,
+    #[schemars(with = "Option<Hash>")]
     pub(super) next_best: Option<BlockHash>,
 }
 
 /// Whether a transaction is final, and where.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, JsonSchema)]
+#[schemars(rename = "TransactionStatus")]
 pub(super) struct StatusJson {
     confirmed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     block_height: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Hash>")]
     block_hash: Option<BlockHash>,
     #[serde(skip_serializing_if = "Option::is_none")]
     block_time: Option<u32>,
@@ -65,8 +75,10 @@ impl StatusJson {
 }
 
 /// A transaction.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Transaction")]
 pub(super) struct TransactionJson<'a> {
+    #[schemars(with = "Hash")]
     txid: Txid,
     /// Signed, as clients read it.
     version: i32,
@@ -107,21 +119,28 @@ impl<'a> TransactionJson<'a> {
 }
 
 /// An input.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Input")]
 struct InputJson<'a> {
+    #[schemars(with = "Hash")]
     txid: Txid,
     vout: u32,
     /// Null for a coinbase.
     prevout: Option<OutputJson<'a>>,
+    #[schemars(with = "HexBytes")]
     scriptsig: Hex<'a>,
+    #[schemars(with = "String")]
     scriptsig_asm: Asm<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<HexBytes>")]
     witness: Vec<Hex<'a>>,
     is_coinbase: bool,
     sequence: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     inner_redeemscript_asm: Option<Asm<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     inner_witnessscript_asm: Option<Asm<'a>>,
 }
 
@@ -170,12 +189,16 @@ fn witness_script<'a>(input: &'a TxIn, prevout: &TxOut, redeem_script: Option<&S
 }
 
 /// An output.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Output")]
 struct OutputJson<'a> {
+    #[schemars(with = "HexBytes")]
     scriptpubkey: Hex<'a>,
+    #[schemars(with = "String")]
     scriptpubkey_asm: Asm<'a>,
     scriptpubkey_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     scriptpubkey_address: Option<Address>,
     value: u64,
 }
@@ -217,10 +240,12 @@ fn script_type(script: &Script) -> &'static str {
 }
 
 /// Who spends an output.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, JsonSchema)]
+#[schemars(rename = "Spend")]
 pub(super) struct SpendJson {
     spent: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Hash>")]
     txid: Option<Txid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vin: Option<u32>,
@@ -237,7 +262,8 @@ impl SpendJson {
 }
 
 /// What a script received and spent.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ScriptSums")]
 pub(super) struct ScriptJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<&'a str>,
@@ -259,7 +285,8 @@ impl<'a> ScriptJson<'a> {
 }
 
 /// Sums over transactions.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Sums")]
 pub(super) struct StatisticsJson {
     tx_count: u64,
     funded_txo_count: u64,
@@ -281,8 +308,10 @@ impl StatisticsJson {
 }
 
 /// An output that nobody spends.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "UnspentOutput")]
 pub(super) struct UnspentJson {
+    #[schemars(with = "Hash")]
     txid: Txid,
     vout: u32,
     value: u64,
@@ -321,10 +350,12 @@ pub(super) fn display<S: Serializer>(value: &impl std::fmt::Display, serializer:
 }
 
 /// What proves that a transaction stands in its block.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MerkleProof")]
 pub(super) struct MerkleProofJson {
     pub(super) block_height: u32,
     /// The other node of each pair, from the leaf up.
+    #[schemars(with = "Vec<Hash>")]
     pub(super) merkle: Vec<Txid>,
     pub(super) pos: u32,
 }

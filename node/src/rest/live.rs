@@ -2,7 +2,6 @@
 
 use bitcoin::{OutPoint, Transaction, Txid};
 use causeway_chainspec::BitcoinHeight;
-use causeway_consensus::bft::ValidatorSet;
 use causeway_consensus::peg::evidence::PegIn;
 
 use crate::machine::claims::{ClaimRefusal, Claimed};
@@ -26,9 +25,6 @@ pub trait Live: Clone + Send + Sync + 'static {
 
     /// Its connected peers.
     fn peers(&self) -> impl Future<Output = Result<Vec<PeerStatus>, Stopped>> + Send;
-
-    /// The validators of the height that is being decided.
-    fn validators(&self) -> impl Future<Output = Result<ValidatorSet, Stopped>> + Send;
 
     /// What `look` sees of the mempool. The node stands still meanwhile.
     fn pool<T: Send + 'static>(
@@ -56,10 +52,6 @@ impl Live for Handle {
 
     async fn peers(&self) -> Result<Vec<PeerStatus>, Stopped> {
         self.look(Node::peers).await
-    }
-
-    async fn validators(&self) -> Result<ValidatorSet, Stopped> {
-        self.look(|node| node.validator_set().clone()).await
     }
 
     async fn pool<T: Send + 'static>(&self, look: impl FnOnce(&Mempool) -> T + Send + 'static) -> Result<T, Stopped> {

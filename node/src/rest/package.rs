@@ -13,16 +13,18 @@ use bitcoin::hex::FromHex;
 use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid, Wtxid};
 use causeway_consensus::ChainView;
 use causeway_consensus::coin::is_unspendable;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::App;
 use super::answer::{Answer, Keep, Refusal};
 use super::live::Live;
+use super::schema::Hash;
 use super::transactions::RpcError;
 use crate::mempool::{Mempool, NotYet, PolicyReject, Reject};
 
 /// Transactions of one package (Core: `MAX_PACKAGE_COUNT`).
-const MAX_TRANSACTIONS: usize = 25;
+pub(super) const MAX_TRANSACTIONS: usize = 25;
 
 /// Digits of one transaction: from 60 bytes to the heaviest standard one (electrs).
 const DIGITS: std::ops::Range<usize> = 120..800_000;
@@ -60,18 +62,26 @@ impl PackageLimits {
 }
 
 /// Core's answer.
-#[derive(Serialize)]
-struct PackageJson {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PackageResult")]
+pub(super) struct PackageJson {
     package_msg: &'static str,
+    /// By wtxid.
+    #[schemars(with = "BTreeMap<String, ResultJson>")]
     #[serde(rename = "tx-results")]
     results: BTreeMap<Wtxid, ResultJson>,
+    #[schemars(with = "Vec<Hash>")]
     #[serde(rename = "replaced-transactions")]
     replaced: BTreeSet<Txid>,
 }
 
-#[derive(Serialize)]
+/// What became of a transaction of a package.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PackageItem")]
 struct ResultJson {
+    #[schemars(with = "Hash")]
     txid: Txid,
+    #[schemars(with = "Option<Hash>")]
     #[serde(rename = "other-wtxid", skip_serializing_if = "Option::is_none")]
     other_wtxid: Option<Wtxid>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,12 +92,15 @@ struct ResultJson {
     error: Option<String>,
 }
 
-#[derive(Serialize)]
+/// What a transaction pays, in BTC.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PackageFees")]
 struct FeesJson {
     base: f64,
     #[serde(rename = "effective-feerate", skip_serializing_if = "Option::is_none")]
     effective_feerate: Option<f64>,
     #[serde(rename = "effective-includes", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Hash>")]
     effective_includes: Vec<Wtxid>,
 }
 

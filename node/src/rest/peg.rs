@@ -17,12 +17,18 @@ use causeway_chainspec::BitcoinHeight;
 use causeway_consensus::peg::PegState;
 use causeway_consensus::peg::proof::InclusionProof;
 use causeway_consensus::peg::script::DepositTerms;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-pub(super) use accounts::{BatchFilter, batch, batches, federation, reserves};
-pub(super) use credits::peg_ins;
-pub(super) use deposit::{PegInRefusal, claim, new_address, peg_in, peg_ins_to};
-pub(super) use request::{peg_out, peg_out_address};
+pub(super) use accounts::{
+    BatchFilter, BatchJson, BatchesJson, EpochJson, FederationJson, ReservesJson, batch, batches, federation, reserves,
+};
+pub(super) use credits::{PegInsJson, peg_ins};
+pub(super) use deposit::{
+    AddressJson, AddressRequest, ClaimJson, ClaimRequest, PegInJson, PegInRefusal, PegInsToJson, claim, new_address,
+    peg_in, peg_ins_to,
+};
+pub(super) use request::{PegOutAddressJson, PegOutJson, peg_out, peg_out_address};
 
 /// What REST asks of this node's Bitcoin node.
 #[async_trait::async_trait]
@@ -72,7 +78,8 @@ fn seconds(blocks: u32, network: Network) -> Option<u64> {
 }
 
 /// What is so far of the confirmations that something needs.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Confirmations")]
 struct ConfirmationsJson {
     confirmations: u32,
     confirmations_needed: u32,

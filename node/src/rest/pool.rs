@@ -8,11 +8,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bitcoin::{BlockHash, Txid};
 use causeway_chainspec::SatPerKvb;
 use causeway_consensus::block::MAX_BLOCK_WEIGHT;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::App;
 use super::answer::{Answer, Keep, Refusal};
 use super::live::Live;
+use super::schema::Hash;
 use crate::mempool::{Entry, FeeFraction, Mempool};
 
 /// How old a copy may be. It is dropped earlier when the tip moves, and when somebody hands in a transaction here.
@@ -41,16 +43,21 @@ pub(super) struct View {
     estimates: BTreeMap<String, f64>,
 }
 
-#[derive(Clone, Serialize)]
-struct RecentJson {
+/// A transaction that entered the mempool lately.
+#[derive(Clone, Serialize, JsonSchema)]
+#[schemars(rename = "RecentTransaction")]
+pub(super) struct RecentJson {
+    #[schemars(with = "Hash")]
     txid: Txid,
     fee: u64,
     vsize: u64,
     value: u64,
 }
 
-#[derive(Clone, Serialize)]
-struct SummaryJson {
+/// The mempool in sums.
+#[derive(Clone, Serialize, JsonSchema)]
+#[schemars(rename = "MempoolSummary")]
+pub(super) struct SummaryJson {
     count: usize,
     vsize: u64,
     total_fee: u64,
@@ -80,9 +87,10 @@ pub(super) async fn fee_estimates<L: Live>(app: &App<L>) -> Result<Answer, Refus
 }
 
 /// Feerates in whole sat/vB, as mempool.space names them.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct RecommendedJson {
+#[schemars(rename = "RecommendedFees")]
+pub(super) struct RecommendedJson {
     fastest_fee: f64,
     half_hour_fee: f64,
     hour_fee: f64,

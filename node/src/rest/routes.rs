@@ -1,6 +1,9 @@
-//! The list of all endpoints.
+//! From a request to an answer, by the list of all endpoints.
 
-use std::str::FromStr;
+mod endpoint;
+mod esplora;
+mod ours;
+
 use std::sync::Arc;
 
 use bitcoin::{BlockHash, OutPoint, Txid};
@@ -11,7 +14,9 @@ use super::events::Wanted;
 use super::live::Live;
 use super::package::PackageLimits;
 use super::peg::BatchFilter;
-use super::{App, events, package, peg, pool, scripts, spends, transactions, v1};
+use super::{App, events, openapi, package, peg, policy, pool, scripts, spends, transactions, v1};
+
+pub(super) use endpoint::{Content, Endpoint, Place, Verb};
 
 /// One endpoint with its arguments.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,10 +43,14 @@ pub(super) enum Route {
     MempoolRecent,
     FeeEstimates,
     RecommendedFees,
+    MempoolPolicy,
+    OpenApi,
+    Chain,
     Health,
     Status,
     Peers,
-    Validators,
+    /// Of the tip, or of a height.
+    Validators(Option<u64>),
     Finality(BlockId),
     Evidence,
     NewPegInAddress,
@@ -110,124 +119,22 @@ pub(super) enum BlockId {
     Hash(BlockHash),
 }
 
+/// Every endpoint.
+pub(super) fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
+    esplora::ENDPOINTS.iter().chain(ours::ENDPOINTS)
+}
+
 /// Returns what a request asks for. HEAD is GET: the server leaves the body out.
 pub(super) fn route(method: &Method, path: &str, query: &str) -> Result<Route, Refusal> {
-    let unknown = || Refusal::UnknownPath { path: path.to_owned() };
     // One trailing slash is as good as none: Esplora's web page asks for `/blocks/`.
     let trimmed = path.strip_suffix('/').unwrap_or(path);
     let mut segments: Vec<&str> = trimmed.split('/').skip(1).collect();
     if segments.first() == Some(&"api") {
         segments.remove(0);
     }
-    let segments = segments.as_slice();
-    if method == Method::POST {
-        return match *segments {
-            ["tx"] => Ok(Route::Broadcast),
-            ["txs", "package"] => PackageLimits::of_query(query).map(Route::Package),
-            ["v1", "peg-in", "address"] => Ok(Route::NewPegInAddress),
-            ["v1", "peg-in", "claim"] => Ok(Route::ClaimPegIn),
-            _ => Err(unknown()),
-        };
-    }
-    if method != Method::GET && method != Method::HEAD {
-        return Err(unknown());
-    }
-    Ok(match *segments {
-        ["blocks", "tip", "height"] => Route::TipHeight,
-        ["blocks", "tip", "hash"] => Route::TipHash,
-        ["blocks"] => Route::Blocks(None),
-        ["blocks", start] => Route::Blocks(start.parse().ok()),
-        ["block-height", height] => Route::BlockHeight(number(height)?),
-        ["block", hash] => Route::Block(hex(hash)?, OfBlock::Summary),
-        ["block", hash, "header"] => Route::Block(hex(hash)?, OfBlock::Header),
-        ["block", hash, "raw"] => Route::Block(hex(hash)?, OfBlock::Raw),
-        ["block", hash, "status"] => Route::Block(hex(hash)?, OfBlock::Status),
-        ["block", hash, "txids"] => Route::Block(hex(hash)?, OfBlock::Txids),
-        ["block", hash, "txid", place] => Route::Block(hex(hash)?, OfBlock::Txid(number(place)?)),
-        ["block", hash, "txs"] => Route::Block(hex(hash)?, OfBlock::Transactions(0)),
-        ["block", hash, "txs", start] => {
-            Route::Block(hex(hash)?, OfBlock::Transactions(start.parse().unwrap_or_default()))
-        }
-        ["tx", txid] => Route::Transaction(hex(txid)?, OfTransaction::Whole),
-        ["tx", txid, "hex"] => Route::Transaction(hex(txid)?, OfTransaction::Hex),
-        ["tx", txid, "raw"] => Route::Transaction(hex(txid)?, OfTransaction::Raw),
-        ["tx", txid, "status"] => Route::Transaction(hex(txid)?, OfTransaction::Status),
-        ["tx", txid, "merkle-proof"] => Route::Transaction(hex(txid)?, OfTransaction::MerkleProof),
-        ["tx", txid, "merkleblock-proof"] => Route::Transaction(hex(txid)?, OfTransaction::MerkleBlockProof),
-        ["tx", txid, "outspend", vout] => {
-            let txid = hex(txid)?;
-            Route::Outspend(OutPoint { txid, vout: vout.parse().map_err(|_| Refusal::InvalidNumber)? })
-        }
-        ["tx", txid, "outspends"] => Route::Outspends(hex(txid)?),
-        ["address", address, ref what @ ..] => {
-            Route::Script(Key::Address(address.to_owned()), of_script(what).ok_or_else(unknown)?)
-        }
-        ["scripthash", hash, ref what @ ..] => {
-            Route::Script(Key::ScriptHash(hash.to_owned()), of_script(what).ok_or_else(unknown)?)
-        }
-        ["address-prefix", _] => Route::AddressPrefix,
-        ["mempool"] => Route::Mempool,
-        ["mempool", "txids"] => Route::MempoolTxids,
-        ["mempool", "recent"] => Route::MempoolRecent,
-        ["fee-estimates"] => Route::FeeEstimates,
-        ["v1", "fees", "recommended"] => Route::RecommendedFees,
-        ["broadcast"] => {
-            let tx = query.split('&').find_map(|pair| pair.strip_prefix("tx="));
-            Route::BroadcastQuery(tx.ok_or(Refusal::MissingTx)?.to_owned())
-        }
-        ["health"] => Route::Health,
-        ["v1", "status"] => Route::Status,
-        ["v1", "peers"] => Route::Peers,
-        ["v1", "validators"] => Route::Validators,
-        ["v1", "finality", block] => Route::Finality(block_id(block)?),
-        ["v1", "evidence"] => Route::Evidence,
-        ["v1", "events"] => Route::Events(Wanted::of_query(query)?),
-        ["v1", "peg-ins"] => Route::PegIns(since(query)?),
-        ["v1", "peg-in", "address", address] => Route::PegInsTo(address.to_owned()),
-        ["v1", "peg-in", deposit] => Route::PegIn(outpoint(deposit)?),
-        ["v1", "peg-out", "address", address] => Route::PegOutAddress(address.to_owned()),
-        ["v1", "peg-out", request] => Route::PegOut(outpoint(request)?),
-        ["v1", "federation"] => Route::Federation,
-        ["v1", "reserves"] => Route::Reserves,
-        ["v1", "batches"] if query == "state=open" => Route::Batches(BatchFilter::Open),
-        ["v1", "batches"] => Route::Batches(BatchFilter::All),
-        ["v1", "batches", batch] => Route::Batch(number(batch)?),
-        _ => return Err(unknown()),
-    })
-}
-
-fn of_script(segments: &[&str]) -> Option<OfScript> {
-    Some(match *segments {
-        [] => OfScript::Summary,
-        ["txs"] => OfScript::Transactions,
-        ["txs", "chain"] => OfScript::Final(None),
-        ["txs", "chain", last] => OfScript::Final(Some(last.to_owned())),
-        ["txs", "mempool"] => OfScript::Waiting,
-        ["utxo"] => OfScript::Unspent,
-        _ => return None,
-    })
-}
-
-fn number(text: &str) -> Result<u64, Refusal> {
-    text.parse().map_err(|_| Refusal::InvalidNumber)
-}
-
-/// A hash in its display order: 64 digits.
-fn hex<T: FromStr>(text: &str) -> Result<T, Refusal> {
-    text.parse().map_err(|_| Refusal::InvalidHex)
-}
-
-/// The height of `since=`; 0 without a query.
-fn since(query: &str) -> Result<u64, Refusal> {
-    if query.is_empty() { Ok(0) } else { query.strip_prefix("since=").map_or(Err(Refusal::InvalidNumber), number) }
-}
-
-fn outpoint(text: &str) -> Result<OutPoint, Refusal> {
-    text.parse().map_err(|_| Refusal::InvalidOutpoint)
-}
-
-fn block_id(text: &str) -> Result<BlockId, Refusal> {
-    if text.len() == 64 { hex(text).map(BlockId::Hash) } else { number(text).map(BlockId::Height) }
+    let found = endpoints().find_map(|endpoint| Some((endpoint, endpoint.matches(method, &segments, query)?)));
+    let (endpoint, given) = found.ok_or_else(|| Refusal::UnknownPath { path: path.to_owned() })?;
+    endpoint.route(&given)
 }
 
 impl Route {
@@ -261,7 +168,10 @@ impl Route {
             Self::Health => v1::health(app).await,
             Self::Status => v1::status(app).await,
             Self::Peers => v1::peers(app).await,
-            Self::Validators => v1::validators(app).await,
+            Self::OpenApi => openapi::answer(),
+            Self::Chain => v1::chain(app).await,
+            Self::MempoolPolicy => policy::policy(app).await,
+            Self::Validators(height) => v1::validators(app, height),
             Self::Finality(block) => v1::finality(app, block).await,
             Self::Evidence => v1::evidence(app).await,
             Self::NewPegInAddress => peg::new_address(app, body).await,

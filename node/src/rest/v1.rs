@@ -1,33 +1,44 @@
 //! `/v1...` and `/health`: what no Bitcoin node has.
 
+mod chain;
+mod finality;
+mod validators;
+
 use std::sync::Arc;
 
 use bitcoin::BlockHash;
 use bitcoin::hex::DisplayHex;
-use causeway_consensus::StateFault;
-use causeway_consensus::bft::{Address, CommitCertificate, ValidatorSet};
+use causeway_consensus::bft::Address;
 use libp2p::{Multiaddr, PeerId};
+use schemars::JsonSchema;
 use serde::Serialize;
 use warp::http::StatusCode;
 
+pub(super) use chain::{ChainJson, chain};
+pub(super) use finality::{FinalityJson, finality};
+pub(super) use validators::{ValidatorsJson, validators};
+
 use super::answer::{Answer, Keep, Refusal};
-use super::json::{Hex, display};
+use super::json::display;
 use super::live::Live;
-use super::reader::Reader;
-use super::routes::BlockId;
+use super::schema::{Hash, HexBytes, XOnlyKey};
 use super::{App, Connection, Direction};
 
 /// What an operator or a wallet may rely on.
 const FINALITY: &str =
     "a block in the chain is final: more than two thirds of the voting power have signed it, and it is never replaced";
 
-#[derive(Serialize)]
-struct HealthJson {
+/// Whether the node answers.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Health")]
+pub(super) struct HealthJson {
+    /// `ok` or `stopping`.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     height: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     peers: Option<usize>,
+    /// Whether peers are ahead.
     #[serde(skip_serializing_if = "Option::is_none")]
     syncing: Option<bool>,
 }
@@ -51,46 +62,63 @@ pub(super) async fn health<L: Live>(app: &App<L>) -> Result<Answer, Refusal> {
     }
 }
 
-#[derive(Serialize)]
-struct StatusJson<'a> {
+/// The node at this moment.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NodeStatus")]
+pub(super) struct StatusJson<'a> {
     network: &'a str,
     /// The hash of block 1.
+    #[schemars(with = "Hash")]
     chain_id: BlockHash,
     /// The Bitcoin test network whose block 0 and address prefixes the chain has.
     identity: String,
     version: &'static str,
+    /// Of the last final block.
     height: u32,
+    #[schemars(with = "Hash")]
     hash: BlockHash,
+    /// Its time, in seconds since 1970.
     time: u32,
-    /// Of the height above.
+    /// Of the height above it.
     round: u32,
     /// Null if no peer is ahead.
     sync_target: Option<u32>,
-    /// Null if this node does not vote.
+    /// The key that it votes with; null if it does not vote.
+    #[schemars(with = "Option<XOnlyKey>")]
     validator: Option<String>,
     peers: usize,
     mempool_transactions: usize,
     mempool_vsize: u64,
+    /// What is final, in words.
     finality: &'static str,
     peg: PegJson,
 }
 
-#[derive(Serialize)]
+/// The peg at this moment.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PegStatus")]
 struct PegJson {
     /// Why nothing moves between the chains; null if it does.
     frozen: Option<String>,
     /// Bitcoin's tip as the chain knows it.
     bitcoin_height: u32,
+    #[schemars(with = "Hash")]
     bitcoin_hash: BlockHash,
     /// What this node's own Bitcoin node is doing; null if it has none.
     source: Option<SourceJson>,
 }
 
-#[derive(Serialize)]
+/// The node's own Bitcoin node.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BitcoinSource")]
 struct SourceJson {
+    /// Whether its view is Bitcoin's best chain.
     reliable: bool,
+    /// What it is doing, in words.
     state: String,
+    /// Of its tip.
     height: u32,
+    #[schemars(with = "Hash")]
     hash: BlockHash,
 }
 
@@ -135,15 +163,23 @@ pub(super) async fn status<L: Live>(app: &App<L>) -> Result<Answer, Refusal> {
     Answer::json(&json, Keep::Never)
 }
 
-#[derive(Serialize)]
-struct PeerJson {
+/// A peer.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Peer")]
+pub(super) struct PeerJson {
+    /// Its libp2p identity.
+    #[schemars(with = "String")]
     #[serde(serialize_with = "display")]
     peer: PeerId,
     /// Null until it tells.
     height: Option<u32>,
+    /// 100 at first; at 0 it is cut off.
     score: i32,
+    /// As this node sees it.
+    #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<Multiaddr>,
+    /// `inbound` or `outbound`.
     #[serde(skip_serializing_if = "Option::is_none")]
     direction: Option<String>,
 }
@@ -173,81 +209,22 @@ pub(super) async fn peers<L: Live>(app: &App<L>) -> Result<Answer, Refusal> {
     Answer::json(&peers, Keep::Never)
 }
 
-#[derive(Serialize)]
-struct ValidatorJson {
-    #[serde(serialize_with = "display")]
-    key: Address,
-    power: u64,
-}
-
-/// `GET /v1/validators`.
-pub(super) async fn validators<L: Live>(app: &App<L>) -> Result<Answer, Refusal> {
-    let set = app.live.validators().await?;
-    let members = set.members().iter().map(|member| ValidatorJson { key: member.address(), power: member.power() });
-    Answer::json(&members.collect::<Vec<_>>(), Keep::Never)
-}
-
-#[derive(Serialize)]
-struct FinalityJson<'a> {
-    height: u32,
-    round: u32,
-    block: BlockHash,
-    signatures: Vec<SignatureJson>,
-    /// The certificate as this node keeps it.
-    raw: Hex<'a>,
-}
-
-#[derive(Serialize)]
-struct SignatureJson {
-    #[serde(serialize_with = "display")]
-    validator: Address,
-    signature: String,
-}
-
-/// `GET /v1/finality/:block`.
-pub(super) async fn finality<L: Live>(app: &Arc<App<L>>, block: BlockId) -> Result<Answer, Refusal> {
-    let validators = app.validators.clone();
-    app.read(move |reader| reader.finality(block, &validators)).await
-}
-
-impl Reader {
-    fn finality(&self, block: BlockId, validators: &ValidatorSet) -> Result<Answer, Refusal> {
-        let height = match block {
-            BlockId::Height(height) => self.height(height)?,
-            BlockId::Hash(hash) => self.height_of(hash)?.ok_or(Refusal::BlockNotFound)?,
-        };
-        let raw = self.store().certificate(height)?.ok_or(Refusal::NoCertificate)?;
-        let certificate = CommitCertificate::decode(&raw)?;
-        let mut signatures = Vec::new();
-        for (position, signature) in certificate.signatures() {
-            let member = validators.members().get(position);
-            let member = member.ok_or(Refusal::Fault(StateFault::Damaged { record: "certificate" }))?;
-            let signature = hex(&signature.0);
-            signatures.push(SignatureJson { validator: member.address(), signature });
-        }
-        let json = FinalityJson {
-            height: certificate.height().to_u32(),
-            round: certificate.round(),
-            block: certificate.block(),
-            signatures,
-            raw: Hex(&raw),
-        };
-        Answer::json(&json, Keep::Final)
-    }
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.to_lower_hex_string()
 }
 
-#[derive(Serialize)]
-struct EvidenceJson {
+/// Evidence against a validator.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Evidence")]
+pub(super) struct EvidenceJson {
+    #[schemars(with = "XOnlyKey")]
     #[serde(serialize_with = "display")]
     validator: Address,
     height: u32,
     /// What was signed, in words.
     what: String,
     /// The encoded evidence.
+    #[schemars(with = "HexBytes")]
     raw: String,
 }
 

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::WalletError;
 use super::amount::FeeRateArg;
 use crate::devnet::client::{PegIn, PegOut};
+use crate::rest::in_words;
 
 /// The node that is asked if nothing else is said: where one listens by its default settings.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:29380";
@@ -281,6 +282,7 @@ impl Node {
             return Ok(body);
         }
         let body = String::from_utf8_lossy(&body);
+        let body = in_words(&body).unwrap_or_else(|| body.into_owned());
         // What is shown to people holds no control characters of somebody else.
         let body: String = body.trim().chars().filter(|c| !c.is_control()).take(300).collect();
         Err(WalletError::Answer { url: url(), status, body })

@@ -276,9 +276,11 @@ fn a_deposit_address_is_shown_only_if_the_federations_keys_make_it() {
     assert_eq!(expected.address.script_pubkey(), script);
 
     let request = "POST /v1/peg-in/address";
-    scene.node.answer(request, 503, "the peg is frozen: somebody stole a coin");
-    let refused = wallet.new_deposit(&node).unwrap_err();
-    assert!(refused.to_string().contains("frozen"), "{refused}");
+    let frozen =
+        json!({ "code": "peg_frozen", "message": "the peg is frozen: a coin was\u{1b}[2J stolen", "hint": "wait" });
+    scene.node.answer(request, 503, frozen);
+    let refused = wallet.new_deposit(&node).unwrap_err().to_string();
+    assert!(refused.ends_with("status 503: the peg is frozen: a coin was[2J stolen: wait"), "{refused}");
     drop(wallet);
     for (answer, wrong) in [
         (offer(&somebody().to_string(), 1), "DO NOT PAY"),

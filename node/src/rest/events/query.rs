@@ -6,7 +6,7 @@ use bitcoin::Network;
 use bitcoin::hex::DisplayHex;
 use causeway_chainspec::Height;
 use causeway_consensus::state::ScriptId;
-use warp::http::{HeaderMap, StatusCode};
+use warp::http::HeaderMap;
 
 use super::position::Position;
 use crate::rest::answer::Refusal;
@@ -75,15 +75,6 @@ pub(in crate::rest) enum EventsRefusal {
     Full { max: usize },
     #[error("all streams together follow {max} scripts already: ask for fewer, or ask another node")]
     FullOfScripts { max: usize },
-}
-
-impl EventsRefusal {
-    pub(in crate::rest) fn status(&self) -> StatusCode {
-        match self {
-            Self::Full { .. } | Self::FullOfScripts { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::BAD_REQUEST,
-        }
-    }
 }
 
 /// What a client asks for.

@@ -8,21 +8,25 @@ use causeway_consensus::peg::PegState;
 use causeway_consensus::peg::batch::{Batch, BatchKind, BatchVersion};
 use causeway_consensus::peg::coin::CoinKind;
 use causeway_consensus::peg::history::BatchRecord;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::App;
 use super::super::answer::{Answer, Keep, Refusal};
 use super::super::live::Live;
 use super::super::reader::Reader;
+use super::super::schema::{Hash, HexBytes, Outpoint, PublicKey, XOnlyKey};
 use super::show;
 
 /// Closed batches in the list.
 const CLOSED_MAX: usize = 25;
 
 /// The block that an answer is as of.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Tip")]
 pub(super) struct TipJson {
     height: u32,
+    #[schemars(with = "Hash")]
     hash: BlockHash,
 }
 
@@ -32,9 +36,12 @@ impl TipJson {
     }
 }
 
-#[derive(Serialize)]
-struct FederationJson {
+/// Who holds the coins on Bitcoin.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Federation")]
+pub(in super::super) struct FederationJson {
     tip: TipJson,
+    #[schemars(with = "Hash")]
     chain_id: BlockHash,
     bitcoin_network: String,
     /// Whether coins of that network are worth nothing.
@@ -44,11 +51,15 @@ struct FederationJson {
     epochs: Vec<EpochJson>,
 }
 
-#[derive(Serialize)]
-struct EpochJson {
+/// An epoch of the federation. Delays in Bitcoin blocks.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Epoch")]
+pub(in super::super) struct EpochJson {
     number: u32,
+    #[schemars(with = "Vec<PublicKey>")]
     members: Vec<String>,
     threshold: u32,
+    #[schemars(with = "Vec<XOnlyKey>")]
     recovery_keys: Vec<String>,
     recovery_threshold: u32,
     claim_window: u16,
@@ -57,17 +68,18 @@ struct EpochJson {
     refund_delay: u16,
     /// Where change and swept coins go.
     main_address: String,
+    /// What spending a coin weighs at most: one of the main address, and a deposit.
+    main_input_weight_wu: u64,
+    deposit_input_weight_wu: u64,
 }
 
-/// `GET /v1/federation`.
-pub(in super::super) async fn federation<L: Live>(app: &Arc<App<L>>) -> Result<Answer, Refusal> {
-    app.read(|reader| {
-        let peg = reader.tip().peg();
-        let network = peg.network().start().network();
+impl EpochJson {
+    /// The epoch that new coins go to.
+    pub(in super::super) fn of(peg: &PegState) -> Self {
         let scripts = peg.network().current();
         let (epoch, timelocks) = (scripts.epoch(), scripts.epoch().timelocks());
-        let main = Address::from_script(scripts.main_script(), network);
-        let epoch = EpochJson {
+        let main = Address::from_script(scripts.main_script(), peg.network().start().network());
+        Self {
             number: epoch.number(),
             members: epoch.members().iter().map(|member| member.to_string()).collect(),
             threshold: epoch.threshold(),
@@ -78,25 +90,38 @@ pub(in super::super) async fn federation<L: Live>(app: &Arc<App<L>>) -> Result<A
             recovery_delay: timelocks.recovery_delay,
             refund_delay: timelocks.refund_delay,
             main_address: main.map_or_else(|_| String::new(), |address| address.to_string()),
-        };
+            main_input_weight_wu: epoch.worst_main_input_weight().to_wu(),
+            deposit_input_weight_wu: epoch.worst_deposit_input_weight().to_wu(),
+        }
+    }
+}
+
+/// `GET /v1/federation`.
+pub(in super::super) async fn federation<L: Live>(app: &Arc<App<L>>) -> Result<Answer, Refusal> {
+    app.read(|reader| {
+        let peg = reader.tip().peg();
+        let network = peg.network().start().network();
         let json = FederationJson {
             tip: TipJson::of(reader),
             chain_id: peg.network().chain().block_hash(),
             bitcoin_network: network.to_string(),
             worthless: network != bitcoin::Network::Bitcoin,
             frozen: frozen(peg),
-            epochs: vec![epoch],
+            epochs: vec![EpochJson::of(peg)],
         };
         Answer::json(&json, Keep::Never)
     })
     .await
 }
 
-#[derive(Serialize)]
-struct ReservesJson {
+/// The accounts of the peg, in satoshi.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Reserves")]
+pub(in super::super) struct ReservesJson {
     tip: TipJson,
     /// The Bitcoin block that the accounts are as of.
     bitcoin_height: u32,
+    #[schemars(with = "Hash")]
     bitcoin_hash: BlockHash,
     frozen: Option<String>,
     locked: u64,
@@ -160,16 +185,20 @@ pub(in super::super) async fn reserves<L: Live>(app: &Arc<App<L>>) -> Result<Ans
     .await
 }
 
-#[derive(Serialize)]
-struct BatchesJson {
+/// Batches of one state.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Batches")]
+pub(in super::super) struct BatchesJson {
     tip: TipJson,
     frozen: Option<String>,
     /// Open ones, then the last that closed.
     batches: Vec<BatchJson>,
 }
 
-#[derive(Serialize)]
-struct BatchJson {
+/// A transaction of the federation on Bitcoin, in its versions.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Batch")]
+pub(in super::super) struct BatchJson {
     number: u32,
     kind: &'static str,
     /// `open` or `confirmed`.
@@ -181,11 +210,15 @@ struct BatchJson {
     versions: Vec<VersionJson>,
     confirmed: Option<ConfirmedJson>,
     /// The whole batch as members read it, hex.
+    #[schemars(with = "HexBytes")]
     encoded: String,
 }
 
-#[derive(Serialize)]
+/// A coin of the federation.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PegCoin")]
 struct CoinJson {
+    #[schemars(with = "Outpoint")]
     outpoint: String,
     value: u64,
     bitcoin_height: u32,
@@ -193,26 +226,36 @@ struct CoinJson {
     kind: &'static str,
 }
 
-#[derive(Serialize)]
+/// A withdrawal that a batch pays.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Payee")]
 struct PayeeJson {
+    #[schemars(with = "Outpoint")]
     request: String,
     amount: u64,
     bitcoin_address: String,
 }
 
-#[derive(Serialize)]
+/// A version of a batch: any of them may confirm.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BatchVersion")]
 struct VersionJson {
+    #[schemars(with = "Hash")]
     txid: Txid,
     feerate_sat_per_kvb: u64,
     fee: u64,
     fixed: u32,
     fixed_at_bitcoin_height: u32,
     /// The unsigned transaction, hex.
+    #[schemars(with = "HexBytes")]
     transaction: String,
 }
 
-#[derive(Serialize)]
+/// The version that confirmed.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BatchConfirmation")]
 struct ConfirmedJson {
+    #[schemars(with = "Hash")]
     txid: Txid,
     bitcoin_height: u32,
     closed: u32,

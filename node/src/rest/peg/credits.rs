@@ -9,20 +9,24 @@ use bitcoin::{BlockHash, OutPoint};
 use causeway_chainspec::Height;
 use causeway_consensus::peg::coin::{CoinKind, CoinPlace, PegCoin};
 use causeway_consensus::peg::history::Credit;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::App;
 use super::super::answer::{Answer, Keep, Refusal};
 use super::super::live::Live;
 use super::super::reader::Reader;
+use super::super::schema::{Hash, HexBytes, Outpoint, XOnlyKey};
 use super::accounts::TipJson;
 use super::show;
 
 /// Deposits from which on a page ends with the block that it has come to.
 const PAGE: usize = 500;
 
-#[derive(Serialize)]
-struct PegInsJson {
+/// A page of credited deposits.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CreditedDeposits")]
+pub(in super::super) struct PegInsJson {
     tip: TipJson,
     /// Deposits credited in blocks above this one are here.
     since: u32,
@@ -32,14 +36,18 @@ struct PegInsJson {
     peg_ins: Vec<CreditedJson>,
 }
 
-#[derive(Serialize)]
+/// A deposit that was credited.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CreditedDeposit")]
 struct CreditedJson {
+    #[schemars(with = "Outpoint")]
     deposit: String,
     amount: u64,
     /// The Causeway block that credited it.
     credited: u32,
     /// Its block on Bitcoin; the hash is null if the chain's view of Bitcoin has no block there.
     bitcoin_height: u32,
+    #[schemars(with = "Option<Hash>")]
     bitcoin_hash: Option<BlockHash>,
     /// `credited`, `batched` while an open batch spends it, `swept` once that is deep.
     state: &'static str,
@@ -47,11 +55,15 @@ struct CreditedJson {
     terms: Option<TermsJson>,
 }
 
-#[derive(Serialize)]
+/// What a deposit's script commits to.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DepositTerms")]
 struct TermsJson {
     epoch: u32,
     /// The script that was credited, hex.
+    #[schemars(with = "HexBytes")]
     destination: String,
+    #[schemars(with = "XOnlyKey")]
     refund_key: String,
 }
 

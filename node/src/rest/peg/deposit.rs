@@ -11,20 +11,21 @@ use causeway_consensus::peg::PegState;
 use causeway_consensus::peg::evidence::PegIn;
 use causeway_consensus::peg::script::DepositTerms;
 use causeway_consensus::peg::step::{check_destination, peg_in_fee};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use warp::http::StatusCode;
 
 use super::super::App;
 use super::super::answer::{Answer, Keep, Refusal};
 use super::super::live::Live;
 use super::super::reader::Reader;
+use super::super::schema::{Hash, HexBytes, Outpoint, XOnlyKey};
 use super::{ConfirmationsJson, Source, no_block, seconds, show};
 use crate::machine::claims::ClaimRefusal;
 
 /// Blocks of Bitcoin that the chain may lack before this node hands out no deposit address any more.
 const LAG_MAX: u32 = 12;
 
-/// Why no deposit address is handed out, or no claim is taken.
+/// Why no deposit address is handed out, or no claim is taken. What to do about it: [`Code::hint`](super::super::problem::Code::hint).
 #[derive(Debug, thiserror::Error)]
 pub(in super::super) enum PegInRefusal {
     // ---- 400 ----
@@ -48,38 +49,22 @@ pub(in super::super) enum PegInRefusal {
     Refused(Box<ClaimRefusal>),
 
     // ---- 404 ----
-    #[error("this deposit is not known here: if it is confirmed, claim it with POST /v1/peg-in/claim")]
+    #[error("this deposit is not known here")]
     Unknown,
 
     // ---- 501 ----
-    #[error("this node has no Bitcoin node: ask another one")]
+    #[error("this node has no Bitcoin node")]
     NoSource,
 
     // ---- 503 ----
-    #[error("this node is still fetching blocks (at {height} of {target}): ask another one, or later")]
+    #[error("this node is still fetching blocks (at {height} of {target})")]
     Syncing { height: u32, target: u32 },
     #[error("this node's Bitcoin node cannot be relied on: {0}")]
     Source(String),
-    #[error("the chain's view of Bitcoin ends at {chain}, Bitcoin is at {bitcoin}: ask later")]
+    #[error("the chain's view of Bitcoin ends at {chain}, Bitcoin is at {bitcoin}")]
     Behind { chain: BitcoinHeight, bitcoin: BitcoinHeight },
     #[error("the peg is frozen: {0}")]
     Frozen(String),
-}
-
-impl PegInRefusal {
-    pub(in super::super) fn status(&self) -> StatusCode {
-        match self {
-            Self::Unknown => StatusCode::NOT_FOUND,
-            Self::NoSource => StatusCode::NOT_IMPLEMENTED,
-            Self::Syncing { .. } | Self::Source(_) | Self::Behind { .. } | Self::Frozen(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Refused(refusal) if matches!(**refusal, ClaimRefusal::NotYet(_) | ClaimRefusal::Full) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            _ => StatusCode::BAD_REQUEST,
-        }
-    }
 }
 
 /// An error with everything that led to it.
@@ -94,22 +79,30 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-#[derive(Deserialize)]
+/// What a deposit is credited to.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "DepositAddressRequest")]
 #[serde(deny_unknown_fields)]
-struct AddressRequest {
+pub(in super::super) struct AddressRequest {
     /// A Causeway address; one that asks for a peg-out is one too.
     destination: String,
-    /// Who gets the deposit back if it is never credited: x-only, hex.
+    /// Who gets the deposit back if it is never credited.
+    #[schemars(with = "XOnlyKey")]
     refund_key: String,
 }
 
-#[derive(Serialize)]
-struct AddressJson {
+/// A Bitcoin address to deposit to. Amounts in satoshi.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DepositAddress")]
+pub(in super::super) struct AddressJson {
     address: String,
+    #[schemars(with = "HexBytes")]
     script_pubkey: String,
     epoch: u32,
     destination: String,
+    #[schemars(with = "HexBytes")]
     destination_script: String,
+    #[schemars(with = "XOnlyKey")]
     refund_key: String,
     bitcoin_network: String,
     /// Whether coins of that network are worth nothing.
@@ -179,22 +172,32 @@ pub(in super::super) async fn new_address<L: Live>(app: &Arc<App<L>>, body: Vec<
 }
 
 /// A claim: the terms of the address with txid, vout and block of the deposit, which this node's Bitcoin node proves; or the
-/// whole of it as [`PegIn::encode`] writes it, with its proof.
-#[derive(Deserialize)]
+/// whole of it in encoded, with its proof.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ClaimRequest")]
 #[serde(deny_unknown_fields)]
-struct ClaimRequest {
+pub(in super::super) struct ClaimRequest {
     destination: Option<String>,
+    #[schemars(with = "Option<XOnlyKey>")]
     refund_key: Option<String>,
+    /// The epoch of the deposit's address; without it the one that new coins go to.
     epoch: Option<u32>,
+    #[schemars(with = "Option<Hash>")]
     txid: Option<Txid>,
     vout: Option<u32>,
     /// The hash of the deposit's block.
+    #[schemars(with = "Option<Hash>")]
     block: Option<BlockHash>,
+    /// As `PegIn::encode` of the crate causeway-consensus writes it, in hex.
+    #[schemars(with = "Option<HexBytes>")]
     encoded: Option<String>,
 }
 
-#[derive(Serialize)]
-struct ClaimJson {
+/// What became of a claim.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Claim")]
+pub(in super::super) struct ClaimJson {
+    #[schemars(with = "Outpoint")]
     deposit: String,
     /// `ready` for one of the next blocks, or `waiting`.
     state: &'static str,
@@ -258,15 +261,20 @@ fn refund_key(text: &str) -> Result<XOnlyPublicKey, Refusal> {
     XOnlyPublicKey::from_str(text).map_err(|_| PegInRefusal::RefundKey.into())
 }
 
-#[derive(Serialize)]
-struct PegInsToJson {
+/// The deposits seen at an address.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SeenDeposits")]
+pub(in super::super) struct PegInsToJson {
     address: String,
     /// What this node's Bitcoin node has seen in blocks, by outpoint.
     deposits: Vec<SeenJson>,
 }
 
-#[derive(Serialize)]
+/// A deposit that was seen in a block.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SeenDeposit")]
 struct SeenJson {
+    #[schemars(with = "Outpoint")]
     deposit: String,
     amount: u64,
     bitcoin_height: u32,
@@ -291,8 +299,11 @@ pub(in super::super) fn peg_ins_to<L>(app: &App<L>, text: &str) -> Result<Answer
     Answer::json(&PegInsToJson { address: text.to_owned(), deposits: deposits.collect() }, Keep::Never)
 }
 
-#[derive(Serialize)]
-struct PegInJson {
+/// What became of a deposit. Amounts in satoshi.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PegIn")]
+pub(in super::super) struct PegInJson {
+    #[schemars(with = "Outpoint")]
     deposit: String,
     /// `confirming`, `credited` or `swept`.
     state: &'static str,
@@ -304,19 +315,26 @@ struct PegInJson {
     swept: Option<SweptJson>,
 }
 
-#[derive(Serialize)]
+/// The output on this chain that credits a deposit.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Credit")]
 struct CreditJson {
+    #[schemars(with = "Hash")]
     txid: Txid,
     vout: u32,
     height: u32,
+    #[schemars(with = "Hash")]
     block: BlockHash,
     amount: u64,
     fee: u64,
 }
 
-#[derive(Serialize)]
+/// The batch that moved or moves a coin.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Sweep")]
 struct SweptJson {
     batch: u32,
+    #[schemars(with = "Hash")]
     txid: Txid,
     /// Null until it is deep.
     bitcoin_height: Option<u32>,

@@ -7,15 +7,19 @@ use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, OutPoint, Txid};
 use causeway_consensus::peg::history::BatchRecord;
 use causeway_consensus::peg::{PegState, coin::PegOutRequest};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::App;
 use super::super::answer::{Answer, Keep, Refusal};
 use super::super::reader::Reader;
+use super::super::schema::{Hash, Outpoint};
 use super::{ConfirmationsJson, Source, seconds, show};
 
-#[derive(Serialize)]
-struct PegOutAddressJson {
+/// How to withdraw to a Bitcoin address. Amounts in satoshi.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PegOutAddress")]
+pub(in super::super) struct PegOutAddressJson {
     /// What to pay on Causeway.
     address: String,
     bitcoin_address: String,
@@ -46,8 +50,11 @@ pub(in super::super) fn peg_out_address<L>(app: &App<L>, text: &str) -> Result<A
     Answer::json(&json, Keep::Never)
 }
 
-#[derive(Serialize)]
-struct PegOutJson {
+/// What became of a withdrawal. Amounts in satoshi.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PegOut")]
+pub(in super::super) struct PegOutJson {
+    #[schemars(with = "Outpoint")]
     request: String,
     /// `waiting` for a batch, `batched`, `replaced` (batched, with a higher fee than at first), or `confirmed`.
     state: &'static str,
@@ -57,8 +64,10 @@ struct PegOutJson {
     position: Option<usize>,
     batch: Option<u32>,
     /// The transaction on Bitcoin: the one that confirmed, or the newest version.
+    #[schemars(with = "Option<Hash>")]
     txid: Option<Txid>,
     /// All versions, oldest first: any of them may confirm.
+    #[schemars(with = "Vec<Hash>")]
     versions: Vec<Txid>,
     vout: Option<usize>,
     /// What arrives on Bitcoin.

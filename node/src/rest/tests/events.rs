@@ -337,13 +337,13 @@ impl BitcoinSource for Fake {
 /// block.
 fn pay_out(site: &mut Site, requests: Vec<Transaction>, in_a_block: impl FnOnce(Txid)) -> (Transaction, Candidates) {
     site.commit(requests);
-    site.commit_evidence(Candidates::default());
+    site.commit_peg(Candidates::default());
     let tip = site.store.tip();
     let batch = tip.peg().open_batches().next().unwrap();
     let version = batch.transaction(batch.newest());
     let [headers, proof] = burial(tip.peg(), version.clone());
     in_a_block(version.compute_txid());
-    site.commit_evidence(headers);
+    site.commit_peg(headers);
     (version, proof)
 }
 
@@ -386,7 +386,7 @@ fn a_peg_out_from_its_request_to_its_confirmation() {
         if states.iter().filter(|(state, _)| state == "paid").count() == 2
             && let Some(proof) = proof.take()
         {
-            site.commit_evidence(proof);
+            site.commit_peg(proof);
         }
     }
     let of = |state: &str, name: &str| -> Vec<Value> {
@@ -416,7 +416,7 @@ fn what_comes_again_is_what_was_told_here_and_on_another_node() {
     site.commit(vec![payment(site.coin(5)), payment(site.coin(6))]);
     let requests = vec![request(site.coin(0)), request(site.coin(1))];
     let (_, proof) = pay_out(&mut site, requests, |_| ());
-    site.commit_evidence(proof);
+    site.commit_peg(proof);
     site.commit(vec![payment(site.coin(7))]);
     let told = ears.up_to_block(108);
     assert_eq!(told[0].id(), "101-0");

@@ -16,15 +16,15 @@ use crate::rest::peg::{BitcoinSource, SourceStanding};
 use crate::rest::server::Times;
 use crate::testing::deposit_fee;
 
-const DESTINATION: &str = "bcrt1qwhut48lywz7dlwyenq2fnlztc8eq88qq36sr3y";
-const REFUND_KEY: &str = "5440fc2041285d35ce5d70ab960ddaef1985ed413d82e14e35c0ccc84e1f4e38";
-const DEPOSIT: &str = "1111111111111111111111111111111111111111111111111111111111111111:0";
+pub(super) const DESTINATION: &str = "bcrt1qwhut48lywz7dlwyenq2fnlztc8eq88qq36sr3y";
+pub(super) const REFUND_KEY: &str = "5440fc2041285d35ce5d70ab960ddaef1985ed413d82e14e35c0ccc84e1f4e38";
+pub(super) const DEPOSIT: &str = "1111111111111111111111111111111111111111111111111111111111111111:0";
 
 /// The last block of Bitcoin that the chain knows.
 const SEEN: BitcoinHeight = BitcoinHeight(3);
 
 /// A Bitcoin node that says what it is told to say.
-struct Fake {
+pub(super) struct Fake {
     standing: Mutex<SourceStanding>,
     registered: Mutex<Vec<(ScriptBuf, DepositTerms)>>,
 }
@@ -67,7 +67,7 @@ impl BitcoinSource for Fake {
     }
 }
 
-fn site() -> (Site, Arc<Fake>) {
+pub(super) fn site() -> (Site, Arc<Fake>) {
     let fake = Fake::new();
     (Site::beside(Some(Arc::clone(&fake) as Arc<dyn BitcoinSource>), Times::default(), Index::All), fake)
 }

@@ -5,10 +5,11 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bitcoin::consensus::serialize;
+use bitcoin::secp256k1::{Message, SECP256K1};
 use bitcoin::{Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
-use causeway_chainspec::{BitcoinHeight, ChainSpec, Height};
+use causeway_chainspec::{BitcoinHeight, ChainSpec, Height, devnet};
 use causeway_consensus::assemble::assemble_block;
-use causeway_consensus::bft::{CommitCertificate, Equivocation, Signature, ValidatorSet};
+use causeway_consensus::bft::{Address, CommitCertificate, Equivocation, Signature, ValidatorSet, Vote, VoteType};
 use causeway_consensus::peg::PegContext;
 use causeway_consensus::peg::evidence::PegIn;
 use causeway_consensus::peg::propose::{Candidates, propose};
@@ -119,10 +120,6 @@ impl Live for Double {
         self.ask(|node| node.peers.clone())
     }
 
-    async fn validators(&self) -> Result<ValidatorSet, Stopped> {
-        self.ask(|_| ValidatorSet::new(spec().validators()).unwrap())
-    }
-
     async fn pool<T: Send + 'static>(&self, look: impl FnOnce(&Mempool) -> T + Send + 'static) -> Result<T, Stopped> {
         self.ask(|node| look(&node.pool))
     }
@@ -163,6 +160,17 @@ impl Seen {
     pub(super) fn json(&self) -> Value {
         assert_eq!((self.status, self.headers["content-type"].as_str()), (200, "application/json"), "{}", self.text());
         serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The status and the code of an error under `/v1`.
+    pub(super) fn problem(&self) -> (i32, String) {
+        assert_eq!(self.headers["content-type"], "application/json", "{}", self.text());
+        let problem: Value = serde_json::from_slice(&self.body).unwrap();
+        for part in ["message", "hint"] {
+            assert!(problem[part].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
+        }
+        assert_eq!(problem.as_object().unwrap().len(), 3, "{problem}");
+        (self.status, problem["code"].as_str().unwrap().to_owned())
     }
 
     pub(super) fn keep(&self) -> &str {
@@ -223,13 +231,13 @@ impl Site {
         let mut site = Self { address, store, node, blocks: vec![], runtime, stop: Some(stop), server, _home: home };
         let tip = site.store.tip();
         for candidates in deposits(tip.peg(), tip.time(), &vec![free_output(COIN); COINS as usize]) {
-            site.commit_evidence(candidates);
+            site.commit_peg(candidates);
         }
         site
     }
 
-    /// Commits a block that says to the peg what it can of this, and tells the mempool.
-    pub(super) fn commit_evidence(&mut self, candidates: Candidates) {
+    /// Commits a block with what the peg has to say, and tells the mempool.
+    pub(super) fn commit_peg(&mut self, candidates: Candidates) {
         let tip = self.store.tip();
         let context = PegContext { height: tip.height().next().unwrap(), time: tip.time() + 1 };
         let peg = propose(tip.peg(), context, candidates).unwrap();
@@ -326,11 +334,17 @@ fn workers() -> Workers {
     Workers::new(NonZeroUsize::MIN)
 }
 
-/// A certificate of three validators. Its signatures are none, which nobody checks here.
+/// A certificate of three of the devnet's validators.
 pub(super) fn certificate(height: Height, block: BlockHash) -> CommitCertificate {
     let set = ValidatorSet::new(spec().validators()).unwrap();
-    let signatures: Vec<_> =
-        set.members().iter().take(3).map(|member| (member.address(), Signature([7; 64]))).collect();
+    let signatures = (0..3).map(|index| {
+        let keypair = devnet::secret_key(devnet::VALIDATOR, index).keypair(SECP256K1);
+        let address = Address::from(&keypair.x_only_public_key().0);
+        let vote = Vote::new(VoteType::Precommit, height, 1, Some(block), address);
+        let digest = Message::from_digest(vote.digest(spec().chain_id()));
+        (address, Signature(SECP256K1.sign_schnorr_no_aux_rand(&digest, &keypair).serialize()))
+    });
+    let signatures: Vec<_> = signatures.collect();
     CommitCertificate::new(&set, height, 1, block, signatures).unwrap()
 }
 
