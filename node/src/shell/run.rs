@@ -222,7 +222,9 @@ pub fn start(parts: Parts) -> Result<Running, RunError> {
         for Commit { connected, certificate, flush } in commits_in {
             let since = Instant::now();
             let result = store.commit(&connected, &certificate, flush);
-            metrics.committed(connected.block(), since.elapsed());
+            if result.is_ok() {
+                metrics.committed(connected.block(), since.elapsed());
+            }
             let event = result.map(|committed| Event::Committed { height: committed.height() });
             if results.send(event.map_err(RunError::from)).is_err() {
                 break;
