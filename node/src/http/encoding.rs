@@ -1,12 +1,13 @@
 //! Compressed answers for those who ask.
 
+use std::io::Write;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use std::io::Write;
-use std::sync::Arc;
 use tokio::sync::Semaphore;
 use warp::http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, VARY,

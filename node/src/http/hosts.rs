@@ -46,7 +46,7 @@ impl Hosts {
     /// Returns the place of one more connection, which is free again when it is dropped.
     ///
     /// # Errors
-    /// The limit that it is over.
+    /// The limit that it is over; that of its address first.
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Result<Seat, Refusal> {
         let limits = &self.limits;
         let address = key(ip);
@@ -56,11 +56,11 @@ impl Hosts {
             (limits.connections_per_address, limits.requests_per_address, ANSWERS_SHARE)
         };
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        if inside.connections >= limits.connections {
-            return Err(Refusal::Connections);
-        }
         if inside.by_address.get(&address).map_or(0, |host| host.connections) >= connections {
             return Err(Refusal::ConnectionsOfAddress);
+        }
+        if inside.connections >= limits.connections {
+            return Err(Refusal::Connections);
         }
         inside.connections += 1;
         let host = inside.by_address.entry(address).or_insert_with(|| Host {

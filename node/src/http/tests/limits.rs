@@ -63,10 +63,11 @@ fn one_address_takes_its_part_of_the_connections() {
     let mut inside: Vec<_> = [1, 1, 1, 2, 2].map(from).into();
     // One after the other: a connection counts once it is accepted.
     assert!(inside.iter_mut().all(|client| client.get("/").status == 200));
-    for last in [1, 3] {
+    let of_address = "Too many connections of your address: close some, or use them for several requests";
+    let of_all = "Too many connections to this server: try again, and close those that you do not need";
+    for (last, text) in [(1, of_address), (3, of_all)] {
         let mut outside = from(last);
         let answer = outside.answer();
-        let text = "Too many connections to this server: try again, and close those that you do not need";
         assert_eq!((answer.status, answer.text()), (503, text));
         assert_eq!(
             (answer.header("access-control-allow-origin"), answer.header("retry-after")),
@@ -78,8 +79,7 @@ fn one_address_takes_its_part_of_the_connections() {
     inside.remove(4);
     until("its place is free", || from(2).get("/").status == 200);
     let answer = from(1).answer();
-    let text = "Too many connections of your address: close some, or use them for several requests";
-    assert_eq!((answer.status, answer.text()), (503, text));
+    assert_eq!((answer.status, answer.text()), (503, of_address));
 
     // A flood is turned away, and disturbs nobody.
     let flood: Vec<_> = (0..300).map(|_| TcpStream::connect(site.address).unwrap()).collect();
@@ -106,6 +106,19 @@ fn one_address_takes_its_part_of_the_requests() {
     assert_eq!(other.get("/").status, 200);
     site.backstage.gate.send_replace(true);
     assert!(waiting.iter_mut().all(|client| client.answer().status == 200));
+    until("there is room again", || client.get("/").status == 200);
+}
+
+#[test]
+fn a_request_is_under_way_until_its_answer_has_left() {
+    let site = Site::new(Limits { requests_per_loopback_address: 1, ..Limits::default() });
+    let mut slow = site.client();
+    slow.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n");
+    // It reads no further.
+    assert_eq!(slow.read(false).unwrap().status, 200);
+    let mut client = site.client();
+    assert_eq!(client.get("/").status, 429);
+    drop(slow);
     until("there is room again", || client.get("/").status == 200);
 }
 
