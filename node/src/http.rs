@@ -159,23 +159,33 @@ impl Default for Times {
 
 /// Serves the filter on the listener until `stop` is true, or its sender is gone: then nobody is accepted, idle
 /// connections are closed, and requests under way have [`Times::grace`]. All that it started has ended when it returns.
-/// `refuse` says what a request for a path is answered that is not handed on.
-pub async fn serve<F, R>(listener: TcpListener, filter: F, limits: Limits, refuse: Refuse, stop: watch::Receiver<bool>)
+pub async fn serve<F, R>(listener: TcpListener, filter: F, limits: Limits, host: impl Host, stop: watch::Receiver<bool>)
 where
     F: Filter<Extract = (R,), Error = Rejection> + Clone + Send + Sync + 'static,
     F::Future: Send,
     R: Reply + 'static,
 {
-    accept(listener, TowerToHyperService::new(warp::service(filter)), limits, refuse, stop).await;
+    accept(listener, TowerToHyperService::new(warp::service(filter)), limits, Arc::new(host), stop).await;
 }
 
-/// Makes the answer to a request for a path that is refused.
-pub type Refuse = fn(Refusal, &str) -> Response;
+/// Whose server it is.
+pub trait Host: Send + Sync + 'static {
+    /// Returns what is held while a connection is open.
+    fn opened(&self) -> Box<dyn Send> {
+        Box::new(())
+    }
 
-/// Answers with the text of the refusal.
-pub fn refuse(refusal: Refusal, _path: &str) -> Response {
-    refusal.into_response()
+    /// Returns the answer to a request for a path that is refused before the filter sees it: by default the refusal's text.
+    fn refuse(&self, refusal: Refusal, _path: &str) -> Response {
+        refusal.into_response()
+    }
 }
+
+/// A host that adds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain;
+
+impl Host for Plain {}
 
 /// Where connections come from.
 trait Acceptor {
@@ -192,21 +202,21 @@ impl Acceptor for TcpListener {
 struct Shared<S> {
     service: S,
     limits: Limits,
-    refuse: Refuse,
+    host: Arc<dyn Host>,
     /// Large answers, in KiB.
     answers: Arc<Semaphore>,
     /// See [`encoding::encode`].
     encoders: Arc<Semaphore>,
 }
 
-async fn accept<A, S>(acceptor: A, service: S, limits: Limits, refuse: Refuse, mut stop: watch::Receiver<bool>)
+async fn accept<A, S>(acceptor: A, service: S, limits: Limits, host: Arc<dyn Host>, mut stop: watch::Receiver<bool>)
 where
     A: Acceptor,
     S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     let (answers, encoders) = (Semaphore::new(ANSWER_BYTES_MAX >> 10), Semaphore::new(encoding::AT_ONCE));
-    let shared = Arc::new(Shared { service, limits, refuse, answers: Arc::new(answers), encoders: Arc::new(encoders) });
+    let shared = Arc::new(Shared { service, limits, host, answers: Arc::new(answers), encoders: Arc::new(encoders) });
     let hosts = Arc::new(Hosts::new(limits));
     let mut connections = JoinSet::new();
     let mut farewells = JoinSet::new();
@@ -283,6 +293,7 @@ where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
+    let open = shared.host.opened();
     // Answers are written whole: waiting for more of them only delays. Without it they are slower, and right.
     let _ = stream.set_nodelay(true);
     let times = shared.limits.times;
@@ -318,7 +329,7 @@ where
         Poll::Pending
     })
     .await;
-    drop(seat);
+    drop((open, seat));
 }
 
 /// Says why a connection is not served, and closes it.

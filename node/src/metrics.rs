@@ -153,7 +153,7 @@ impl Server {
         let app = Arc::new(App { metrics: metrics.clone(), stage: stages, within, interval, requests });
         let times = http::Times { grace: GRACE, ..http::Times::default() };
         let limits = http::Limits { times, ..http::Limits::of_connections(MAX_CONNECTIONS, MAX_CONNECTIONS) };
-        let task = tokio::spawn(http::serve(listener, filter(app), limits, http::refuse, stopped));
+        let task = tokio::spawn(http::serve(listener, filter(app), limits, http::Plain, stopped));
         Ok(Self { metrics, stage, stop, address, task })
     }
 

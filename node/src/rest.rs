@@ -8,6 +8,7 @@
 //! problem   Refusal -> code, message, hint            the list of all errors
 //! tip       chain and mempool together, at one tip
 //! reader    one request's view of the final chain     the only blocking reads
+//! cut       a block's bytes, cut into transactions
 //! events    what happens, as a stream                one reading of each new block for all who listen
 //! live      what the running node says                the only questions to it
 //! ```
@@ -23,6 +24,7 @@
 
 mod answer;
 mod blocks;
+mod cut;
 mod events;
 mod json;
 mod live;
@@ -56,6 +58,7 @@ use causeway_consensus::state::Store;
 use libp2p::{Multiaddr, PeerId};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, watch};
+use warp::reply::Response;
 
 pub use live::Live;
 pub use meter::{Asked, Meter, Open};
@@ -217,15 +220,31 @@ async fn serve_within<L: Live>(
         body_bytes: MAX_BODY_BYTES as u64,
         ..Limits::of_connections(max_connections, max_connections_per_address)
     };
+    let front = Front { meter: app.meter.clone() };
     let server = async move {
         let told = async {
             shutdown.await;
             // Whoever polls the server waits for this.
             let _ = stopping.send(true);
         };
-        tokio::join!(told, http::serve(listener, server::filter(app), limits, problem::refuse, stop));
+        tokio::join!(told, http::serve(listener, server::filter(app), limits, front, stop));
     };
     Ok((address, server))
+}
+
+/// What the server of connections knows of REST.
+struct Front {
+    meter: Meter,
+}
+
+impl http::Host for Front {
+    fn opened(&self) -> Box<dyn Send> {
+        Box::new(self.meter.connection())
+    }
+
+    fn refuse(&self, refusal: http::Refusal, path: &str) -> Response {
+        problem::refuse(refusal, path)
+    }
 }
 
 /// What the endpoints share.

@@ -56,7 +56,7 @@ where
         let (shared, shares) = (Arc::clone(&self.shared), self.shares.clone());
         async move {
             let Ok(turn) = Arc::clone(&shares.requests).try_acquire_owned() else {
-                let response = (shared.refuse)(Refusal::Requests, request.uri().path());
+                let response = shared.host.refuse(Refusal::Requests, request.uri().path());
                 return Ok(close(response, is_last).map(|body| Answer { body, _under_way: under_way }));
             };
             let path = request.uri().path().to_owned();
@@ -65,7 +65,7 @@ where
                     under_way.held.memory = memory;
                     response
                 }
-                Err(refusal) => (shared.refuse)(refusal, &path),
+                Err(refusal) => shared.host.refuse(refusal, &path),
             };
             // A stream may go on for ever, and has limits of its own.
             under_way.held.turn = response.body().size_hint().exact().map(|_| turn);

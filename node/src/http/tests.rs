@@ -18,7 +18,7 @@ use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Buf, Filter, Rejection};
 
-use super::{Limits, Times, serve};
+use super::{Limits, Plain, Times, serve};
 use client::Client;
 
 /// How long a test waits for what is to happen.
@@ -57,7 +57,7 @@ impl Site {
             large: vec![7; LARGE].into(),
         };
         let stop = watch::Sender::new(false);
-        let server = runtime.spawn(serve(listener, filter(backstage.clone()), limits, refuse, stop.subscribe()));
+        let server = runtime.spawn(serve(listener, filter(backstage.clone()), limits, Plain, stop.subscribe()));
         Self { address, runtime, backstage, stop, server }
     }
 

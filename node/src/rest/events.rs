@@ -44,9 +44,9 @@ use causeway_chainspec::Height;
 use futures::Stream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::App;
 use super::answer::{Answer, Refusal};
 use super::live::Live;
+use super::{App, Open};
 
 pub(super) use query::{EventsRefusal, Wanted};
 
@@ -135,6 +135,7 @@ pub(super) async fn open<L: Live>(
     let (out, mut parts) = mpsc::channel(PARTS);
     let (last, mut last_words) = oneshot::channel();
     let stop = app.stop.clone();
+    let stream = app.meter.stream();
     let (app, topics, scripts) = (Arc::clone(app), wanted.topics, Arc::new(scripts));
     let feed = Feed { app, topics, scripts, told, known, at, out: out.clone(), stop };
     tokio::spawn(async move {
@@ -148,7 +149,7 @@ pub(super) async fn open<L: Live>(
         drop(out);
     });
     // Both are held as long as the client is connected.
-    let mut held: Option<[OwnedSemaphorePermit; 2]> = Some([place, followed]);
+    let mut held: Option<([OwnedSemaphorePermit; 2], Open)> = Some(([place, followed], stream));
     Ok(futures::stream::poll_fn(move |context| {
         parts.poll_recv(context).map(|part| {
             let part = part.or_else(|| last_words.try_recv().ok());

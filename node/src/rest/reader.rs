@@ -11,13 +11,21 @@ use bitcoin::{BlockHash, Network, OutPoint, Transaction, TxOut, Txid};
 use causeway_chainspec::{ChainSpec, Height};
 use causeway_consensus::state::{IndexView, Store, TxPlace};
 use causeway_consensus::{Block, ChainView, StateFault, Tip, parse_block};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::App;
 use super::answer::{MAX_JSON_BYTES, Refusal};
+use super::cut::Cut;
 
 /// Sizes of blocks that are remembered, some 100 bytes each.
 const REMEMBERED_SIZES: usize = 10_000;
+
+/// Bytes of blocks that are kept cut: pages of a history come back to the same blocks.
+const KEPT_BLOCK_BYTES: u64 = 64 << 20;
+
+/// About as many blocks as these are, for the size of the table.
+const KEPT_BLOCKS: usize = 1_000;
 
 pub(super) const DAMAGED_BLOCK: Refusal = Refusal::Fault(StateFault::Damaged { record: "block" });
 
@@ -27,6 +35,17 @@ pub(super) struct Chain {
     pub(super) store: Arc<Store>,
     /// What takes reading a whole block to know.
     sizes: Cache<Height, Sizes>,
+    cuts: Cache<Height, Arc<Cut>, Memory>,
+}
+
+/// What a kept block takes.
+#[derive(Clone, Copy)]
+struct Memory;
+
+impl Weighter<Height, Arc<Cut>> for Memory {
+    fn weight(&self, _height: &Height, cut: &Arc<Cut>) -> u64 {
+        cut.memory() as u64
+    }
 }
 
 /// What only the whole of a block says about it.
@@ -55,7 +74,12 @@ pub(super) struct Reader {
 
 impl Chain {
     pub(super) fn new(spec: Arc<ChainSpec>, store: Arc<Store>) -> Self {
-        Self { spec, store, sizes: Cache::new(REMEMBERED_SIZES) }
+        Self {
+            spec,
+            store,
+            sizes: Cache::new(REMEMBERED_SIZES),
+            cuts: Cache::with_weighter(KEPT_BLOCKS, KEPT_BLOCK_BYTES, Memory),
+        }
     }
 
     /// The network whose address prefixes the chain has.
@@ -128,6 +152,17 @@ impl Reader {
         parse_block(self.block_bytes(height)?).map_err(|_| DAMAGED_BLOCK)
     }
 
+    /// The block at a height up to the tip, cut into its transactions.
+    pub(super) fn cut(&self, height: Height) -> Result<Arc<Cut>, Refusal> {
+        self.check_time()?;
+        if let Some(cut) = self.chain.cuts.get(&height) {
+            return Ok(cut);
+        }
+        let cut = Arc::new(Cut::new(self.block_bytes(height)?).ok_or(DAMAGED_BLOCK)?);
+        self.chain.cuts.insert(height, Arc::clone(&cut));
+        Ok(cut)
+    }
+
     /// What only the whole block at a height up to the tip says.
     pub(super) fn sizes(&self, height: Height) -> Result<Sizes, Refusal> {
         if let Some(sizes) = self.chain.sizes.get(&height) {
@@ -170,8 +205,12 @@ impl Reader {
 
     /// The transaction at a place.
     pub(super) fn transaction(&self, place: &Place) -> Result<Transaction, Refusal> {
-        let transactions = transactions_at(&self.block_bytes(place.height)?, &BTreeSet::from([place.index]));
-        transactions.and_then(|mut found| found.pop()).map(|(_, transaction)| transaction).ok_or(DAMAGED_BLOCK)
+        self.cut(place.height)?.transaction(place.index).ok_or(DAMAGED_BLOCK)
+    }
+
+    /// The serialised transaction at a place.
+    pub(super) fn raw_transaction(&self, place: &Place) -> Result<Vec<u8>, Refusal> {
+        self.cut(place.height)?.raw(place.index).map(<[u8]>::to_vec).ok_or(DAMAGED_BLOCK)
     }
 
     /// The outputs that final transactions spend. Each block that holds some of them is read once.
@@ -207,7 +246,7 @@ impl Reader {
         let mut outputs = HashMap::new();
         let mut script_bytes = 0;
         for (height, places) in blocks {
-            let found = transactions_at(&self.block_bytes(height)?, &places).ok_or(DAMAGED_BLOCK)?;
+            let found = self.cut(height)?.transactions(&places).ok_or(DAMAGED_BLOCK)?;
             for (index, transaction) in found {
                 for outpoint in vouts.get(&TxPlace { height, index }).into_iter().flatten() {
                     let vout = usize::try_from(outpoint.vout).ok();
@@ -227,23 +266,4 @@ impl Reader {
     pub(super) fn check_time(&self) -> Result<(), Refusal> {
         if Instant::now() > self.deadline { Err(Refusal::TooLate) } else { Ok(()) }
     }
-}
-
-/// Returns the transactions at these places of a serialised block, in order; None if it has no such places. Transactions
-/// after the last of them are not looked at, and nothing is hashed.
-pub(super) fn transactions_at(block: &[u8], places: &BTreeSet<u32>) -> Option<Vec<(u32, Transaction)>> {
-    let mut rest = block.get(Header::SIZE..)?;
-    let VarInt(count) = VarInt::consensus_decode(&mut rest).ok()?;
-    let last = *places.last()?;
-    if u64::from(last) >= count {
-        return None;
-    }
-    let mut found = Vec::with_capacity(places.len());
-    for place in 0..=last {
-        let transaction = Transaction::consensus_decode_from_finite_reader(&mut rest).ok()?;
-        if places.contains(&place) {
-            found.push((place, transaction));
-        }
-    }
-    Some(found)
 }

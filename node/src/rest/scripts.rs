@@ -15,7 +15,7 @@ use super::App;
 use super::answer::{Answer, Keep, PAGE, Refusal};
 use super::json::{ScriptJson, StatisticsJson, StatusJson, TransactionJson, UnspentJson};
 use super::live::Live;
-use super::reader::{DAMAGED_BLOCK, Place, Reader, transactions_at};
+use super::reader::{DAMAGED_BLOCK, Place, Reader};
 use super::routes::{Key, OfScript};
 use super::waiting::Waiting;
 use crate::mempool::Mempool;
@@ -210,7 +210,7 @@ impl Reader {
         }
         let mut transactions = HashMap::new();
         for (height, indexes) in blocks {
-            let found = transactions_at(&self.block_bytes(height)?, &indexes).ok_or(DAMAGED_BLOCK)?;
+            let found = self.cut(height)?.transactions(&indexes).ok_or(DAMAGED_BLOCK)?;
             transactions.extend(found.into_iter().map(|(index, transaction)| (TxPlace { height, index }, transaction)));
         }
         Ok(transactions)

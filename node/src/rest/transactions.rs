@@ -4,6 +4,7 @@ use std::fmt;
 
 use bitcoin::consensus::encode::{deserialize_hex, serialize, serialize_hex};
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
+use bitcoin::hex::DisplayHex;
 use bitcoin::merkle_tree::MerkleBlock;
 use bitcoin::{Transaction, Txid};
 use causeway_consensus::Tx;
@@ -142,8 +143,8 @@ impl Reader {
                 let json = TransactionJson::new(&transaction, *txid, &spent, self.network(), status);
                 Answer::json(&json, Keep::Final)?
             }
-            OfTransaction::Hex => Answer::text(serialize_hex(&self.transaction(&place)?), Keep::Final),
-            OfTransaction::Raw => Answer::binary(serialize(&self.transaction(&place)?), Keep::Final),
+            OfTransaction::Hex => Answer::text(self.raw_transaction(&place)?.to_lower_hex_string(), Keep::Final),
+            OfTransaction::Raw => Answer::binary(self.raw_transaction(&place)?, Keep::Final),
             OfTransaction::Status => Answer::json(&status, Keep::Final)?,
             OfTransaction::MerkleProof => self.merkle_proof(&place)?,
             OfTransaction::MerkleBlockProof => self.merkle_block_proof(txid, &place)?,

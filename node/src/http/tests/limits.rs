@@ -1,6 +1,7 @@
 //! Clients that take more than their part.
 
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{io, thread};
 
@@ -245,7 +246,7 @@ fn accepting_goes_on_after_failures() {
         let filter = warp::any().and(warp::path::end()).map(|| "ok");
         let service = TowerToHyperService::new(warp::service(filter));
         let start = Instant::now();
-        let server = runtime.spawn(accept(failing, service, Limits::default(), refuse, stop.subscribe()));
+        let server = runtime.spawn(accept(failing, service, Limits::default(), Arc::new(Plain), stop.subscribe()));
         assert_eq!(Client::new(address).get("/").text(), "ok");
         if failures == 3 {
             assert!(start.elapsed() >= 3 * NO_ROOM, "it does not spin");

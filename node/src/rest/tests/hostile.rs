@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use causeway_consensus::ChainView;
 use causeway_consensus::state::Index;
 
 use super::site::{Seen, Site};
