@@ -454,7 +454,7 @@ impl Mempool {
         self.graph.statistics_of(id)
     }
 
-    /// Returns all entries, by txid.
+    /// Returns all entries, in no particular order.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.graph.entries()
     }

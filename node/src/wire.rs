@@ -19,8 +19,9 @@
 //! | 2 blocks | first height (4), count (2) | count (2), of each: length (4), certificate, length (4), block |
 //! | 3 body | height (4), block hash (32) | 0, or 1 and the block |
 
-use bitcoin::BlockHash;
+use bitcoin::consensus::Encodable;
 use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Transaction};
 use bytes::Bytes;
 use causeway_chainspec::Height;
 use causeway_consensus::bft;
@@ -313,6 +314,13 @@ pub fn decode_body(mut bytes: Bytes) -> Result<(Height, Bytes), WireError> {
     let block = bytes.split_off(bytes.len().min(4));
     let height = bytes[..].try_into().map_err(|_| WireError::CutOff)?;
     Ok((Height(u32::from_le_bytes(height)), block))
+}
+
+/// Returns a serialised transaction, with witnesses, in one allocation.
+pub fn encode_transaction(transaction: &Transaction) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(transaction.total_size());
+    transaction.consensus_encode(&mut bytes).expect("a vector takes all");
+    bytes
 }
 
 /// Returns a message for the topic of transactions.

@@ -85,6 +85,8 @@ impl Node {
             Content::Mempool => select(&self.mempool, &BlockRoom::beside(&self.fee_script, taken)),
             Content::Nothing => Selection::empty(),
         };
+        // Who knows the block's transactions when it comes needs not check them then.
+        self.flush_transactions(now);
         let fees = selection.fees;
         let transactions = peg.into_iter().chain(selection.transactions).collect();
         let (parent, fee_script) = (Arc::clone(&self.tip), self.fee_script.clone());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::consensus::deserialize;
 use bitcoin::{Transaction, Txid};
 use bytes::Bytes;
 use causeway_consensus::{Block, Tx};
@@ -18,15 +18,20 @@ use super::report::{Offence, TransactionCounts};
 use super::timers::Alarm;
 use crate::mempool::snapshot::SnapshotEntry;
 use crate::mempool::{Checked, CoinRequest, Departed, Departure, NotYet, Outcome, PolicyReject, Reject};
-use crate::wire::{TRANSACTIONS_MAX, Topic, decode_transactions, encode_transactions};
+use crate::wire::{TRANSACTIONS_MAX, Topic, decode_transactions, encode_transaction, encode_transactions};
 
-/// Jobs of checks that run at once, and the transactions of one. While all of them run, transactions gather for the next:
-/// to wake a thread costs about as much as to check a signature.
-const JOBS_MAX: usize = 4;
+/// Jobs of checks that run at once, and the transactions of one. To wake a thread costs about as much as to check a
+/// signature: while [`SMALL_JOBS`] run, a job starts only when it is full, and transactions gather for the next.
+const JOBS_MAX: usize = 16;
 const JOB_TRANSACTIONS: usize = 32;
 
-/// How long transactions gather before they are sent together: every message costs every peer far more than its bytes.
-const GATHER_FOR: Duration = Duration::from_millis(20);
+/// Jobs that run at once without waiting to be full. More than one, so that a transaction that takes long to check keeps
+/// nobody waiting.
+const SMALL_JOBS: usize = 2;
+
+/// The least time between two messages with transactions of this node: every message costs every peer far more than its
+/// bytes. What comes alone is sent at once.
+const SEND_EVERY: Duration = Duration::from_millis(50);
 
 /// Bytes that are sent at once, unless a single transaction has more.
 const GATHER_BYTES: usize = 100_000;
@@ -56,6 +61,9 @@ pub(super) struct Intake {
     messages: BTreeMap<GossipId, Message>,
     /// What is sent with the next message.
     outbox: Vec<Bytes>,
+    outbox_bytes: usize,
+    /// The earliest time of the next message.
+    send_after: Duration,
     /// Checked against a tip that the pool is about to have.
     early: Vec<(CoinRequest, Arrival)>,
     /// By arrival.
@@ -117,6 +125,12 @@ impl Intake {
     /// What became of transactions.
     pub(super) fn counts(&self) -> TransactionCounts {
         self.counts
+    }
+
+    /// Whether there is work for one more job, and it may start.
+    fn may_start_job(&self) -> bool {
+        let least = if self.running.len() < SMALL_JOBS { 1 } else { JOB_TRANSACTIONS };
+        self.queue.len() >= least && self.running.len() < JOBS_MAX
     }
 
     /// Counts transactions that left the pool, and forgets those of them that are this node's own.
@@ -198,7 +212,7 @@ impl Node {
     /// Starts as many checks as may run.
     pub(super) fn run_checks(&mut self, now: Now) {
         self.feed_snapshot(now);
-        while self.intake.running.len() < JOBS_MAX && !self.intake.queue.is_empty() {
+        while self.intake.may_start_job() {
             let count = self.intake.queue.len().min(JOB_TRANSACTIONS);
             let (requests, arrivals): (Vec<_>, Vec<_>) = self.intake.queue.drain(..count).unzip();
             self.intake.queued_bytes -= arrivals.iter().map(|arrival| arrival.bytes).sum::<usize>();
@@ -276,19 +290,23 @@ impl Node {
 
     /// Sends a transaction, with others that come soon.
     fn publish_transaction(&mut self, now: Now, transaction: &Transaction) {
-        let bytes: Bytes = serialize(transaction).into();
-        let gathered: usize = self.intake.outbox.iter().map(Bytes::len).sum();
-        if gathered + bytes.len() > GATHER_BYTES || self.intake.outbox.len() >= TRANSACTIONS_MAX {
+        let bytes = Bytes::from(encode_transaction(transaction));
+        let (count, size) = (self.intake.outbox.len(), self.intake.outbox_bytes + bytes.len());
+        if count >= TRANSACTIONS_MAX || size > GATHER_BYTES {
             self.flush_transactions(now);
         }
+        self.intake.outbox_bytes += bytes.len();
         self.intake.outbox.push(bytes);
-        self.timers.set_at_latest(Alarm::Transactions, now.uptime + GATHER_FOR);
+        self.timers.set_at_latest(Alarm::Transactions, self.intake.send_after.max(now.uptime));
     }
 
     /// Sends what has gathered.
     pub(super) fn flush_transactions(&mut self, now: Now) {
         let gathered = std::mem::take(&mut self.intake.outbox);
+        self.intake.outbox_bytes = 0;
+        self.timers.stop(Alarm::Transactions);
         if !gathered.is_empty() {
+            self.intake.send_after = now.uptime + SEND_EVERY;
             // Sent again, it is a new message to the gossip layer.
             let bytes = encode_transactions(&gathered, now.nonce());
             self.actions.push(Action::Publish { topic: Topic::Transactions, bytes });
@@ -390,3 +408,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bitcoin::consensus::serialize;
 use bitcoin::{Amount, BlockHash, OutPoint, Transaction, TxOut, Txid, Weight, Wtxid};
 use causeway_chainspec::Height;
 use causeway_consensus::coin::Coin;
@@ -18,6 +17,7 @@ use super::policy::{MAX_TX_SIGOPS_COST, virtual_size};
 use super::reject::{CheckError, Invalid, NotYet, PolicyReject, Reject, ScriptFailure};
 use super::replace::Terms;
 use super::standard::{check_inputs, check_witnesses};
+use crate::wire::encode_transaction;
 
 /// Reads of one transaction's coins before giving up on a chain that grows all the time.
 const MAX_READS: usize = 4;
@@ -178,7 +178,7 @@ impl CheckJob {
             encoding::check(input, coin)
                 .map_err(|error| Reject::from(PolicyReject::Script(self.failure(index, error))))?;
         }
-        let bytes = serialize(transaction.as_ref());
+        let bytes = encode_transaction(transaction);
         let spent = self.coins.iter().map(|coin| &coin.output).collect();
         PreparedTransaction::new(transaction, &bytes, spent).verify().map_err(|error| match error {
             ScriptError::Invalid { input } => {

@@ -1,7 +1,7 @@
 //! The transactions of the pool and how they hang together: maps and sums that agree at all times. No policy.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bitcoin::{Amount, OutPoint, Txid, Wtxid};
 use causeway_consensus::state::{ScriptId, Statistics};
@@ -12,18 +12,21 @@ use super::feerate::FeeFraction;
 /// Best first for a block, ties by txid.
 type MiningKey = (Reverse<FeeFraction>, Txid);
 
-/// First to be evicted first: lowest worth, then youngest, then by txid.
-type EvictionKey = (FeeFraction, Reverse<u64>, Txid);
+/// First to be evicted first: lowest worth, then youngest, then the last to enter.
+type EvictionKey = (FeeFraction, Reverse<u64>, Reverse<u64>);
 
-/// The pool's transactions by every key that is asked for. All maps are ordered, so nothing depends on a hasher.
+/// The pool's transactions by every key that is asked for. What is only looked up is hashed; what is gone through in an
+/// order is a tree, so that nothing depends on a hasher. Keys that follow one another as transactions enter keep to one
+/// end of their tree.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    entries: BTreeMap<Txid, Box<Entry>>,
-    by_wtxid: BTreeMap<Wtxid, Txid>,
+    entries: HashMap<Txid, Box<Entry>>,
+    by_wtxid: HashMap<Wtxid, Txid>,
     spends: BTreeMap<OutPoint, Txid>,
     by_mining: BTreeSet<MiningKey>,
-    by_eviction: BTreeSet<EvictionKey>,
-    by_time: BTreeSet<(u64, Txid)>,
+    by_eviction: BTreeMap<EvictionKey, Txid>,
+    /// By time and number.
+    by_time: BTreeMap<(u64, u64), Txid>,
     /// By script and number.
     by_script: BTreeMap<(ScriptId, u64), Txid>,
     /// Of the scripts that some entry pays or spends from.
@@ -68,7 +71,7 @@ impl Graph {
         self.statistics.get(id).copied().unwrap_or_default()
     }
 
-    /// All entries, by txid.
+    /// All entries, in no particular order.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values().map(Box::as_ref)
     }
@@ -80,12 +83,12 @@ impl Graph {
 
     /// The entry that is worth least to keep.
     pub(super) fn worst(&self) -> Option<&Entry> {
-        self.by_eviction.first().map(|(.., txid)| self.entry(txid))
+        self.by_eviction.first_key_value().map(|(_, txid)| self.entry(txid))
     }
 
     /// The entry that has been there longest.
     pub(super) fn oldest(&self) -> Option<&Entry> {
-        self.by_time.first().map(|(_, txid)| self.entry(txid))
+        self.by_time.first_key_value().map(|(_, txid)| self.entry(txid))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -151,9 +154,9 @@ impl Graph {
         self.vsize += entry.vsize;
         self.fees += entry.fee;
         self.by_wtxid.insert(entry.wtxid, entry.txid);
-        self.by_time.insert((entry.entered_s, entry.txid));
         entry.number = self.entered;
         self.entered += 1;
+        self.by_time.insert((entry.entered_s, entry.number), entry.txid);
         for (id, sums) in &entry.scripts {
             self.by_script.insert((*id, entry.number), entry.txid);
             add(self.statistics.entry(*id).or_default(), sums);
@@ -201,7 +204,7 @@ impl Graph {
         self.vsize -= entry.vsize;
         self.fees -= entry.fee;
         self.by_wtxid.remove(&entry.wtxid);
-        self.by_time.remove(&(entry.entered_s, entry.txid));
+        self.by_time.remove(&(entry.entered_s, entry.number));
         for (id, sums) in &entry.scripts {
             self.by_script.remove(&(*id, entry.number));
             let left = self.statistics.get_mut(id).expect("the sums of its entries");
@@ -224,13 +227,13 @@ impl Graph {
         }
         if new_eviction != eviction {
             self.by_eviction.remove(&eviction);
-            self.by_eviction.insert(new_eviction);
+            self.by_eviction.insert(new_eviction, *txid);
         }
     }
 
     fn rank(&mut self, entry: &Entry) {
         self.by_mining.insert(mining_key(entry));
-        self.by_eviction.insert(eviction_key(entry));
+        self.by_eviction.insert(eviction_key(entry), entry.txid);
     }
 
     fn unrank(&mut self, entry: &Entry) {
@@ -247,9 +250,9 @@ impl Graph {
             assert_eq!(*txid, entry.transaction.compute_txid());
             assert_eq!(entry.wtxid, entry.transaction.compute_wtxid());
             assert_eq!(self.by_wtxid.get(&entry.wtxid), Some(txid));
-            assert!(self.by_time.contains(&(entry.entered_s, *txid)));
+            assert_eq!(self.by_time.get(&(entry.entered_s, entry.number)), Some(txid));
             assert!(self.by_mining.contains(&mining_key(entry)));
-            assert!(self.by_eviction.contains(&eviction_key(entry)));
+            assert_eq!(self.by_eviction.get(&eviction_key(entry)), Some(txid));
             let mut parents = BTreeSet::new();
             for input in &entry.transaction.input {
                 assert_eq!(self.spends.get(&input.previous_output), Some(txid), "no conflict inside");
@@ -320,5 +323,5 @@ fn mining_key(entry: &Entry) -> MiningKey {
 }
 
 fn eviction_key(entry: &Entry) -> EvictionKey {
-    (entry.keeping_score(), Reverse(entry.entered_s), entry.txid)
+    (entry.keeping_score(), Reverse(entry.entered_s), Reverse(entry.number))
 }

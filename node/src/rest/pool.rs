@@ -167,6 +167,7 @@ impl Copied {
 impl View {
     fn new(copied: Copied, seen: Instant) -> Self {
         let Copied { tip, min_feerate, mut entries } = copied;
+        entries.sort_unstable_by_key(|entry| entry.txid);
         let txids = entries.iter().map(|entry| entry.txid).collect();
         entries.sort_unstable_by_key(|entry| (Reverse(entry.entered_s), entry.txid));
         let recent = entries.iter().take(RECENT).map(|entry| RecentJson {

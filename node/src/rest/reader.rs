@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bitcoin::block::Header;
-use bitcoin::consensus::Decodable;
 use bitcoin::consensus::encode::VarInt;
 use bitcoin::{BlockHash, Network, OutPoint, Transaction, TxOut, Txid};
 use causeway_chainspec::{ChainSpec, Height};

@@ -18,6 +18,9 @@ use super::routes::OfTransaction;
 use super::waiting::Waiting;
 use crate::mempool::{Mempool, NotYet, PolicyReject, Reject};
 
+/// Bytes of a body that are decoded where they arrive: to wake another thread costs more.
+const DECODED_AT_ONCE_BYTES: usize = 16_384;
+
 /// Why a transaction is not taken, with the codes of Bitcoin Core's `sendrawtransaction`.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RpcError {
@@ -53,7 +56,9 @@ impl fmt::Display for RpcError {
 
 /// Takes a transaction, in hex, and returns its id. One that is in the mempool is taken again.
 pub(super) async fn broadcast<L: Live>(app: &App<L>, body: Vec<u8>) -> Result<Answer, Refusal> {
-    let decoded = app.read(move |_| decode(&body).ok_or(Refusal::Rejected(RpcError::Decode))).await?;
+    let at_once = body.len() <= DECODED_AT_ONCE_BYTES;
+    let decode = move || decode(&body).ok_or(Refusal::Rejected(RpcError::Decode));
+    let decoded = if at_once { decode()? } else { app.read(move |_| decode()).await? };
     let txid = decoded.compute_txid();
     let reject = match app.live.submit(decoded).await? {
         Ok(_) => {

@@ -34,6 +34,9 @@ use crate::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response};
 /// Calls of REST that may wait.
 const CALLS_MAX: usize = 1_024;
 
+/// Transactions handed in here that wait for their verdict before it is asked whether anybody still waits with them.
+const SWEEP_FROM: usize = 256;
+
 /// One call is taken after at most so many other events.
 const CALL_EVERY: u64 = 16;
 
@@ -239,6 +242,7 @@ pub fn start(parts: Parts) -> Result<Running, RunError> {
         p2p,
         started: Instant::now(),
         submits: BTreeMap::new(),
+        sweep_at: SWEEP_FROM,
         claims: BTreeMap::new(),
         names: 0,
     };
@@ -271,6 +275,8 @@ struct Owner {
     p2p: P2p,
     started: Instant,
     submits: BTreeMap<SubmitId, oneshot::Sender<Result<bitcoin::Txid, Reject>>>,
+    /// How many of these there may be before those that nobody waits for are forgotten.
+    sweep_at: usize,
     /// Each is answered with the event that it comes with.
     claims: BTreeMap<SubmitId, oneshot::Sender<Result<Claimed, ClaimRefusal>>>,
     names: u64,
@@ -321,7 +327,10 @@ impl Owner {
             Call::Submit { transaction, reply } => {
                 self.names += 1;
                 let id = SubmitId(self.names);
-                self.submits.retain(|_, reply| !reply.is_closed());
+                if self.submits.len() >= self.sweep_at {
+                    self.submits.retain(|_, reply| !reply.is_closed());
+                    self.sweep_at = (2 * self.submits.len()).max(SWEEP_FROM);
+                }
                 self.submits.insert(id, reply);
                 self.handle(Event::Submit { id, transaction })
             }

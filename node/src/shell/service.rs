@@ -94,15 +94,25 @@ pub enum ServiceError {
 /// # Errors
 /// It cannot start, or it stopped by itself.
 pub fn serve(prepared: Prepared, stop: impl Future<Output = ()> + Send) -> Result<(), ServiceError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.map_err(ServiceError::Runtime)?;
-    let result = runtime.block_on(run(prepared, stop));
+    let runtime = |name: &str, threads: usize| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(threads).thread_name(name).enable_all().build().map_err(ServiceError::Runtime)
+    };
+    let main = runtime("io", 2)?;
+    // Its tasks mostly wake each other, which costs least on one thread; and no request of REST keeps a vote waiting.
+    let p2p = runtime("p2p", 1)?;
+    let result = main.block_on(run(prepared, p2p.handle(), stop));
     // A reader of the disk may still be at work.
-    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    main.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    p2p.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
 }
 
-async fn run(prepared: Prepared, stop: impl Future<Output = ()> + Send) -> Result<(), ServiceError> {
+async fn run(
+    prepared: Prepared,
+    p2p_threads: &tokio::runtime::Handle,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), ServiceError> {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = Arc::new(Workers::new(cores));
     let spec = Arc::new(prepared.chainspec.clone());
@@ -157,7 +167,8 @@ async fn run(prepared: Prepared, stop: impl Future<Output = ()> + Send) -> Resul
         None => (None, None),
     };
     let (events, network) = mpsc::channel(NETWORK_EVENTS);
-    let (p2p, addresses) = p2p::start(network_config(&config, identity, spec.chain_id()), events).await?;
+    let p2p = p2p_threads.spawn(p2p::start(network_config(&config, identity, spec.chain_id()), events));
+    let (p2p, addresses) = p2p.await.map_err(|_| RunError::Died)??;
     for address in &addresses {
         tracing::info!(%address, chain = %spec.chain_id(), "listening for peers");
     }

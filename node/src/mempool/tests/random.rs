@@ -8,7 +8,7 @@ use proptest::sample::Index;
 
 use crate::assemble::{Selection, select};
 use crate::mempool::snapshot::SNAPSHOT_OVERHEAD_BYTES;
-use crate::mempool::{Departure, Limits, Policy};
+use crate::mempool::{Departure, Limits, Mempool, Policy};
 use crate::testing::{Bench, COIN, free_output, pay, pay_padded};
 
 /// Something that happens to a pool.
@@ -24,6 +24,13 @@ enum Event {
     Foreign { spends: Index },
     /// Time passes, in seconds.
     Wait { seconds: u32 },
+}
+
+/// The transactions of the pool, in order.
+fn txids(pool: &Mempool) -> Vec<Txid> {
+    let mut txids: Vec<Txid> = pool.entries().map(|entry| entry.txid()).collect();
+    txids.sort_unstable();
+    txids
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -99,7 +106,7 @@ impl World {
 
     fn send(&mut self, transaction: Transaction) {
         let txid = transaction.compute_txid();
-        let before: Vec<Txid> = self.bench.pool.entries().map(|entry| entry.txid()).collect();
+        let before = txids(&self.bench.pool);
         match self.bench.submit(&transaction) {
             Ok(departed) => {
                 // Who enters and who leaves is said exactly.
@@ -107,7 +114,7 @@ impl World {
                 let mut after: Vec<Txid> = before.iter().copied().filter(|txid| !gone.contains(txid)).collect();
                 after.push(txid);
                 after.sort_unstable();
-                assert!(self.bench.pool.entries().map(|entry| entry.txid()).eq(after));
+                assert_eq!(txids(&self.bench.pool), after);
                 assert!(gone.iter().all(|txid| before.contains(txid)));
                 assert!(departed.iter().all(|departed| departed.why != Departure::Confirmed));
             }
