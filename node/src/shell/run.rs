@@ -2,7 +2,7 @@
 //!
 //! One thread owns the [`Node`]. It takes events, one at a time, and performs the actions of each before the next. Work
 //! goes to others and comes back as events: checks of transactions to a pool of threads, blocks to a second one, commits
-//! to a thread of their own. The network and REST run on Tokio's.
+//! to a thread of their own. The network and REST run on threads of their own.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
