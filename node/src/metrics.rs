@@ -26,7 +26,7 @@ mod seen;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -316,7 +316,9 @@ impl App {
             Err(why) => not(why.into()),
             Ok(seen) => {
                 let (bitcoin, since_block) = (watcher.bitcoin(), self.metrics.since_block());
-                judge(&seen, Facts { bitcoin: bitcoin.as_ref(), since_block, interval: self.interval })
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let tip_age = now.saturating_sub(Duration::from_secs(seen.tip.time().into()));
+                judge(&seen, Facts { bitcoin: bitcoin.as_ref(), since_block, tip_age, interval: self.interval })
             }
         }
     }

@@ -51,6 +51,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use causeway_chainspec::ChainSpec;
 use causeway_consensus::bft::{Equivocation, ValidatorSet, ValidatorSetError};
@@ -58,6 +59,7 @@ use causeway_consensus::state::Store;
 use libp2p::{Multiaddr, PeerId};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, watch};
+use warp::http::Method;
 use warp::reply::Response;
 
 pub use live::Live;
@@ -72,7 +74,7 @@ use trail::Trail;
 /// Requests that are answered at once; more are turned away.
 const MAX_REQUESTS: usize = 256;
 
-/// Bodies that are received at once, each of at most 1 MB; more are turned away.
+/// Bodies above 16 KiB that are received at once, each of at most 1 MB; more are turned away.
 const MAX_BODIES: usize = 64;
 
 /// Requests that read the disk at once; more wait.
@@ -243,7 +245,14 @@ impl http::Host for Front {
     }
 
     fn refuse(&self, refusal: http::Refusal, path: &str) -> Response {
-        problem::refuse(refusal, path)
+        let response = problem::refuse(refusal, path);
+        match refusal {
+            // Nothing else counts them.
+            http::Refusal::Requests | http::Refusal::BodyTooLarge => {
+                self.meter.request(&Method::GET, path).answered(response)
+            }
+            _ => response,
+        }
     }
 }
 
@@ -262,6 +271,8 @@ struct App<L> {
     bodies: Semaphore,
     readers: Arc<Semaphore>,
     pool: Mutex<Option<Arc<pool::View>>>,
+    /// Transactions that were handed in here: a look at the mempool from before is too old.
+    handed_in: AtomicU64,
     trail: Arc<Trail>,
     events: events::Hub,
     /// True once the server stops: streams end then.
@@ -285,6 +296,7 @@ impl<L> App<L> {
             bodies: Semaphore::new(MAX_BODIES),
             readers: Arc::new(Semaphore::new(MAX_READERS)),
             pool: Mutex::new(None),
+            handed_in: AtomicU64::new(0),
             trail: Arc::new(Trail::new()),
             stop,
         })

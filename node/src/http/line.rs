@@ -92,9 +92,10 @@ impl Line {
     pub(super) fn flushed(&self) {
         let mut state = self.state();
         state.waits = None;
+        // Also if the next request has come already: it is not answered before.
+        state.held = Held::default();
         if matches!(state.phase, Phase::Answered) {
             state.phase = Phase::Idle(Instant::now());
-            state.held = Held::default();
         }
     }
 

@@ -40,6 +40,9 @@ const GATHER_BYTES: usize = 100_000;
 const QUEUE_MAX: usize = 4_096;
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 
+/// Transactions handed in here that have no verdict yet, also of clients that have gone. More are turned away.
+const HERE_MAX: usize = 256;
+
 /// Transactions that wait for a parent, the most bytes of one, and how long.
 const ORPHANS_MAX: usize = 128;
 const ORPHAN_BYTES_MAX: usize = 100_000;
@@ -55,7 +58,10 @@ const REBROADCAST_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Intake {
     queue: VecDeque<(CoinRequest, Arrival)>,
+    /// Bytes of those of peers, until their checks have ended.
     queued_bytes: usize,
+    /// Transactions handed in here that have no verdict yet.
+    here: usize,
     running: BTreeMap<Ticket, Vec<Arrival>>,
     /// Messages of peers, some of whose transactions have no verdict yet.
     messages: BTreeMap<GossipId, Message>,
@@ -193,6 +199,11 @@ impl Node {
 
     /// A transaction of a user of this node.
     pub(super) fn submitted(&mut self, now: Now, id: SubmitId, transaction: Transaction) {
+        if self.intake.here >= HERE_MAX {
+            self.actions.push(Action::Reply { id, result: Err(NotYet::Busy.into()) });
+            return;
+        }
+        self.intake.here += 1;
         self.begin(now, Arc::new(transaction), 0, Origin::Here { id });
         self.run_checks(now);
     }
@@ -215,7 +226,6 @@ impl Node {
         while self.intake.may_start_job() {
             let count = self.intake.queue.len().min(JOB_TRANSACTIONS);
             let (requests, arrivals): (Vec<_>, Vec<_>) = self.intake.queue.drain(..count).unzip();
-            self.intake.queued_bytes -= arrivals.iter().map(|arrival| arrival.bytes).sum::<usize>();
             let ticket = self.ticket();
             self.intake.running.insert(ticket, arrivals);
             self.actions.push(Action::Check { ticket, job: CheckJob { requests } });
@@ -241,6 +251,7 @@ impl Node {
     /// The results of a job.
     pub(super) fn checked(&mut self, now: Now, ticket: Ticket, results: Vec<Result<Box<Checked>, Reject>>) {
         let Some(arrivals) = self.intake.running.remove(&ticket) else { return };
+        self.intake.queued_bytes -= arrivals.iter().map(|arrival| arrival.bytes).sum::<usize>();
         for (arrival, result) in arrivals.into_iter().zip(results) {
             self.finish(now, arrival, result);
         }
@@ -277,6 +288,7 @@ impl Node {
         match arrival.origin {
             Origin::Peer { id, .. } => self.settle(id, |message| message.accepted += 1),
             Origin::Here { id } => {
+                self.intake.here -= 1;
                 self.actions.push(Action::Reply { id, result: Ok(txid) });
                 self.intake.own.insert(txid);
                 self.publish_transaction(now, &arrival.transaction);
@@ -358,6 +370,7 @@ impl Node {
                 }
             }
             Origin::Here { id } => {
+                self.intake.here -= 1;
                 let known = matches!(reject, Reject::Policy(PolicyReject::AlreadyInMempool));
                 if known {
                     // Whoever hands in a transaction again wants it sent again.

@@ -170,6 +170,9 @@ pub enum NotYet {
     /// The chain grew during every one of several checks. Send it again.
     #[error("chain moved during the check")]
     ChainMoved,
+    /// Too many others that were handed in here have no verdict yet. Send it again.
+    #[error("too many transactions wait for a check")]
+    Busy,
 }
 
 impl NotYet {
@@ -180,6 +183,7 @@ impl NotYet {
             Self::NonBip68Final => "non-BIP68-final",
             Self::ImmatureCoinbase { .. } => "bad-txns-premature-spend-of-coinbase",
             Self::ChainMoved => "chain moved during the check",
+            Self::Busy => "too many transactions wait for a check",
         }
     }
 }

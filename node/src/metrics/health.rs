@@ -108,24 +108,29 @@ pub(super) struct Readiness {
 pub(super) struct Facts<'a> {
     pub(super) bitcoin: Option<&'a SourceStanding>,
     pub(super) since_block: Duration,
+    /// How old the last block's time is.
+    pub(super) tip_age: Duration,
     /// The least time between two blocks.
     pub(super) interval: Duration,
 }
 
 /// Judges a node that answered.
 pub(super) fn judge(seen: &NodeSeen, facts: Facts<'_>) -> Readiness {
-    let Facts { bitcoin, since_block, interval } = facts;
+    let Facts { bitcoin, since_block, tip_age, interval } = facts;
     let (mut against, mut degraded) = (Vec::new(), Vec::new());
     let status = &seen.status;
     if status.peers == 0 && !seen.decides_alone {
         against.push(Trouble::new(Reason::NoPeers, "no peer is connected"));
     }
     let height = status.height.to_u32();
+    let stalled_after = (interval * STALLED_INTERVALS).max(STALLED_MIN);
     let behind = status.sync_target.map_or(0, |target| target.to_u32().saturating_sub(height));
     if behind > BEHIND_MAX {
-        against.push(Trouble::new(Reason::Syncing, format!("at height {height}, {behind} blocks behind the peers")));
+        let message = format!("at height {height}, {behind} blocks behind what peers say");
+        // A height that a peer claims makes no node unready whose blocks are of this moment.
+        let to = if tip_age > stalled_after { &mut against } else { &mut degraded };
+        to.push(Trouble::new(Reason::Syncing, message));
     }
-    let stalled_after = (interval * STALLED_INTERVALS).max(STALLED_MIN);
     if since_block > stalled_after {
         let message = format!("no block after height {height} for {} seconds", since_block.as_secs());
         against.push(Trouble::new(Reason::Stalled, message));

@@ -310,7 +310,8 @@ fn readiness_is_judged_by_what_was_seen() {
         tip: (BitcoinHeight(0), bitcoin::hashes::Hash::all_zeros()),
     };
     let (good, bad) = (standing(true), standing(false));
-    let facts = Facts { bitcoin: Some(&good), since_block: INTERVAL, interval: INTERVAL };
+    let facts =
+        Facts { bitcoin: Some(&good), since_block: INTERVAL, tip_age: Duration::from_secs(61), interval: INTERVAL };
     let reasons = |seen: &NodeSeen, facts: Facts<'_>| {
         let Readiness { against, degraded } = judge(seen, facts);
         (against.map(|it| it.reason), degraded.into_iter().map(|it| it.reason).collect::<Vec<_>>())
@@ -323,6 +324,8 @@ fn readiness_is_judged_by_what_was_seen() {
     assert_eq!(reasons(&seen, facts), fine);
     seen.status.sync_target = Some(Height(101 + BEHIND_MAX));
     assert_eq!(reasons(&seen, facts), (Some(Reason::Syncing), vec![]));
+    // What peers say is not enough.
+    assert_eq!(reasons(&seen, Facts { tip_age: INTERVAL, ..facts }), (None, vec![Reason::Syncing]));
     let late = Facts { since_block: Duration::from_secs(61), ..facts };
     assert_eq!(reasons(&seen, late), (Some(Reason::Syncing), vec![Reason::Stalled]));
     seen.status.sync_target = None;

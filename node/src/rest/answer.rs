@@ -92,6 +92,12 @@ impl Answer {
         Ok(Self { status: StatusCode::OK, content_type: "application/json", keep, body: Body::Bytes(body.0) })
     }
 
+    /// JSON that is written already.
+    pub(super) fn written_json(json: &str, keep: Keep) -> Self {
+        let body = Body::Bytes(json.as_bytes().to_vec());
+        Self { status: StatusCode::OK, content_type: "application/json", keep, body }
+    }
+
     /// Server-sent events.
     pub(super) fn events(events: impl Stream<Item = Result<Bytes, Infallible>> + Send + Sync + 'static) -> Self {
         let body = Body::Events(Box::pin(events));

@@ -17,11 +17,11 @@ const DESCRIPTION: &str = "A Causeway node: Esplora's interface, also under /api
                            elsewhere text; what a parameter of a path or query does not permit is an error of status 400. \
                            HEAD is answered as GET without the body.";
 
-static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
 /// The document.
 pub(super) fn answer() -> Result<Answer, Refusal> {
-    Answer::json(&*DOCUMENT, Keep::FiveSeconds)
+    Ok(Answer::written_json(&DOCUMENT, Keep::FiveSeconds))
 }
 
 /// Writes the document.

@@ -174,7 +174,7 @@ async fn submit_one<L: Live>(
     let (entry, gone) = entry.await?;
     match outcome {
         Ok(_) => {
-            app.forget_pool().await;
+            app.pool_changed();
             replaced.extend(gone);
             // A block may have taken it since.
             let fees = entry.map(|(wtxid, vsize, fee)| FeesJson {
@@ -196,6 +196,7 @@ async fn submit_one<L: Live>(
             Ok(ResultJson { other_wtxid: entry.map(|(wtxid, ..)| wtxid), ..nothing() })
         }
         Err(Reject::NotYet(NotYet::ChainMoved)) => Err(Refusal::ChainMoved),
+        Err(Reject::NotYet(NotYet::Busy)) => Err(Refusal::Busy),
         Err(reject) => refused(reject.to_string()),
     }
 }

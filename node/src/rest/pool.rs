@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bitcoin::{BlockHash, Txid};
@@ -37,6 +38,8 @@ const MIN_ESTIMATE: SatPerKvb = SatPerKvb(1_000);
 pub(super) struct View {
     tip: BlockHash,
     seen: Instant,
+    /// See [`App::handed_in`].
+    handed_in: u64,
     txids: Vec<Txid>,
     recent: Vec<RecentJson>,
     summary: SummaryJson,
@@ -116,14 +119,17 @@ impl<L: Live> App<L> {
     /// The mempool as it is, or was a moment ago. One caller at a time takes a copy, for all who wait.
     async fn view(&self) -> Result<Arc<View>, Refusal> {
         let mut kept = self.pool.lock().await;
+        let handed_in = self.handed_in.load(Ordering::Acquire);
         let tip = self.read(|reader| Ok(reader.tip().hash())).await?;
-        if let Some(view) = kept.as_ref().filter(|view| view.tip == tip && view.seen.elapsed() < MAX_AGE) {
+        if let Some(view) =
+            kept.as_ref().filter(|view| view.handed_in == handed_in && view.tip == tip && view.seen.elapsed() < MAX_AGE)
+        {
             return Ok(Arc::clone(view));
         }
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let seen = Instant::now();
         let copy = self.live.pool(move |pool| Copied::of(pool, now_s)).await?;
-        let view = self.read(move |_| Ok(Arc::new(View::new(copy, seen)))).await?;
+        let view = self.read(move |_| Ok(Arc::new(View::new(copy, seen, handed_in)))).await?;
         *kept = Some(Arc::clone(&view));
         Ok(view)
     }
@@ -131,8 +137,8 @@ impl<L: Live> App<L> {
 
 impl<L> App<L> {
     /// Makes the next look at the mempool a fresh one.
-    pub(super) async fn forget_pool(&self) {
-        *self.pool.lock().await = None;
+    pub(super) fn pool_changed(&self) {
+        self.handed_in.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -165,7 +171,7 @@ impl Copied {
 }
 
 impl View {
-    fn new(copied: Copied, seen: Instant) -> Self {
+    fn new(copied: Copied, seen: Instant, handed_in: u64) -> Self {
         let Copied { tip, min_feerate, mut entries } = copied;
         entries.sort_unstable_by_key(|entry| entry.txid);
         let txids = entries.iter().map(|entry| entry.txid).collect();
@@ -186,7 +192,7 @@ impl View {
         let mining = entries.iter().map(|entry| (entry.mining, entry.own.vsize)).collect();
         let estimates = estimates(mining, min_feerate.max(MIN_ESTIMATE));
         let estimates = TARGETS.iter().zip(estimates).map(|(target, rate)| (target.to_string(), sat_per_vb(rate)));
-        Self { tip, seen, txids, recent, summary, estimates: estimates.collect() }
+        Self { tip, seen, handed_in, txids, recent, summary, estimates: estimates.collect() }
     }
 }
 

@@ -23,8 +23,8 @@ const REMEMBERED_SIZES: usize = 10_000;
 /// Bytes of blocks that are kept cut: pages of a history come back to the same blocks.
 const KEPT_BLOCK_BYTES: u64 = 64 << 20;
 
-/// About as many blocks as these are, for the size of the table.
-const KEPT_BLOCKS: usize = 1_000;
+/// About as many blocks as these are. The cache is divided by it: a part takes at least 32, and a full block.
+const KEPT_BLOCKS: usize = 64;
 
 pub(super) const DAMAGED_BLOCK: Refusal = Refusal::Fault(StateFault::Damaged { record: "block" });
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use warp::http::{HeaderMap, HeaderValue, Method};
 use warp::path::FullPath;
@@ -19,6 +20,9 @@ use super::{App, v1};
 /// The longest body of a request, in bytes. A block's worth of a transaction is four times that in hex, a standard one
 /// 800,000.
 pub(super) const MAX_BODY_BYTES: usize = 1_000_000;
+
+/// Bodies up to this long are received however many others there are: the connections bound them.
+const SMALL_BODY_BYTES: usize = 16_384;
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -87,9 +91,7 @@ async fn answer<L: Live, B: Buf>(
         return timeout(app.times.answer, v1::health(&app)).await.map_err(|_| Refusal::TooLate)?;
     }
     let body = if route.takes_body() {
-        // Slow senders keep each other waiting, nobody else.
-        let _permit = app.bodies.try_acquire().map_err(|_| Refusal::Busy)?;
-        timeout(app.times.body, collect(body)).await.map_err(|_| Refusal::BodyTooSlow)??
+        timeout(app.times.body, collect(body, &app.bodies)).await.map_err(|_| Refusal::BodyTooSlow)??
     } else {
         Vec::new()
     };
@@ -97,7 +99,13 @@ async fn answer<L: Live, B: Buf>(
     timeout(app.times.answer, route.answer(&app, body)).await.map_err(|_| Refusal::TooLate)?
 }
 
-async fn collect<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>> + Send) -> Result<Vec<u8>, Refusal> {
+/// Receives a body. A large one needs a permit: whoever sends many of them slowly keeps others with large ones waiting,
+/// nobody else.
+async fn collect<B: Buf>(
+    body: impl Stream<Item = Result<B, warp::Error>> + Send,
+    large: &Semaphore,
+) -> Result<Vec<u8>, Refusal> {
+    let mut permit = None;
     let mut body = std::pin::pin!(body);
     let mut bytes = Vec::new();
     while let Some(part) = body.next().await {
@@ -106,6 +114,9 @@ async fn collect<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>> + Send
             let chunk = part.chunk();
             if bytes.len() + chunk.len() > MAX_BODY_BYTES {
                 return Err(Refusal::BodyTooLarge);
+            }
+            if permit.is_none() && bytes.len() + chunk.len() > SMALL_BODY_BYTES {
+                permit = Some(large.try_acquire().map_err(|_| Refusal::Busy)?);
             }
             bytes.extend_from_slice(chunk);
             let length = chunk.len();

@@ -63,7 +63,7 @@ pub(super) async fn broadcast<L: Live>(app: &App<L>, body: Vec<u8>) -> Result<An
     let reject = match app.live.submit(decoded).await? {
         Ok(_) => {
             // Whoever looks next sees it.
-            app.forget_pool().await;
+            app.pool_changed();
             return Ok(Answer::text(txid, Keep::Never));
         }
         Err(reject) => reject,
@@ -83,6 +83,7 @@ pub(super) async fn broadcast<L: Live>(app: &App<L>, body: Vec<u8>) -> Result<An
             }
         }
         Reject::NotYet(NotYet::ChainMoved) => Refusal::ChainMoved,
+        Reject::NotYet(NotYet::Busy) => Refusal::Busy,
         reject => Refusal::Rejected(RpcError::Refused(reject)),
     })
 }
