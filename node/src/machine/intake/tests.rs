@@ -1,14 +1,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::Transaction;
+use bitcoin::{Transaction, Txid};
 use causeway_consensus::ScriptCache;
 use causeway_consensus::bft::{LinearTimeouts, ValidatorSet};
 
-use super::{JOB_TRANSACTIONS, SEND_EVERY, SMALL_JOBS};
+use super::{HERE_MAX, JOB_TRANSACTIONS, SEND_EVERY, SMALL_JOBS};
 use crate::machine::jobs::CheckJob;
 use crate::machine::{Action, Event, Node, Now, Restart, Setup, SubmitId, Ticket};
-use crate::mempool::Policy;
+use crate::mempool::{NotYet, Policy, Reject};
 use crate::testing::{Bench, COIN, START_S, free_script, pay};
 use crate::wire::{Topic, decode_transactions};
 
@@ -21,6 +21,8 @@ struct Alone {
     uptime: Duration,
     names: u64,
     jobs: Vec<(Ticket, CheckJob)>,
+    /// Verdicts on what was handed in.
+    verdicts: Vec<Result<Txid, Reject>>,
 }
 
 impl Alone {
@@ -41,7 +43,8 @@ impl Alone {
             scripts: Arc::new(ScriptCache::new(1_000)),
             snapshot: Vec::new(),
         });
-        let mut alone = Self { bench, node, uptime: Duration::from_secs(1), names: 0, jobs: Vec::new() };
+        let mut alone =
+            Self { bench, node, uptime: Duration::from_secs(1), names: 0, jobs: Vec::new(), verdicts: Vec::new() };
         alone.handle(Event::Tick);
         alone
     }
@@ -56,6 +59,7 @@ impl Alone {
                 Action::Publish { topic: Topic::Transactions, bytes } => {
                     sent.push(decode_transactions(bytes).unwrap().len());
                 }
+                Action::Reply { result, .. } => self.verdicts.push(result),
                 _ => {}
             }
         }
@@ -126,4 +130,32 @@ fn a_job_waits_to_be_full_while_others_run() {
         alone.work();
     }
     assert_eq!(alone.node.mempool().len(), SMALL_JOBS + JOB_TRANSACTIONS + 2);
+}
+
+#[test]
+fn so_many_may_be_handed_in_before_the_first_verdict() {
+    let mut alone = Alone::new();
+    for _ in 0..HERE_MAX {
+        alone.submit();
+    }
+    assert_eq!(alone.verdicts, []);
+    alone.submit();
+    assert_eq!(alone.verdicts, [Err(Reject::NotYet(NotYet::Busy))]);
+    // A verdict makes room, whichever it is.
+    let again = alone.payment();
+    while !alone.jobs.is_empty() {
+        alone.work();
+    }
+    assert_eq!(alone.verdicts.len(), HERE_MAX + 1);
+    for _ in 0..2 {
+        alone.handle(Event::Submit { id: SubmitId(0), transaction: again.clone() });
+        while !alone.jobs.is_empty() {
+            alone.work();
+        }
+    }
+    for _ in 0..HERE_MAX {
+        alone.submit();
+    }
+    assert_eq!(alone.verdicts.len(), HERE_MAX + 3);
+    assert!(alone.verdicts.iter().filter(|verdict| verdict.is_err()).count() <= 2);
 }

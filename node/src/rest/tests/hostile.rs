@@ -134,13 +134,13 @@ fn slow_senders_keep_only_large_senders_waiting() {
         slow.push(stream);
     }
     let deadline = Instant::now() + Duration::from_secs(20);
-    while site.post("/tx", &large).status != 503 {
+    while site.post("/tx", large.as_str()).status != 503 {
         assert!(Instant::now() < deadline, "there is room for all of them");
     }
     assert_eq!(site.get("/blocks/tip/height").status, 200);
     assert_eq!(site.post("/tx", "00").status, 400, "a small body finds room");
     drop(slow);
-    while site.post("/tx", &large).status != 400 {
+    while site.post("/tx", large.as_str()).status != 400 {
         assert!(Instant::now() < deadline, "there is no room although they have gone");
     }
 }
