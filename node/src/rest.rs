@@ -18,7 +18,7 @@
 //! threads for blocking work, a few at a time, and give up when the request's time is over; the running node is asked
 //! only what is quick to say.
 //!
-//! Connections, their deadlines, and compression are [`http`](crate::http)'s.
+//! Connections, their deadlines, and compression are [`http`]'s.
 //!
 //! What never enters: a decision about blocks, transactions or peers, a write, a secret.
 

@@ -21,11 +21,11 @@ impl Cut {
         let mut rest = bytes.get(Header::SIZE..)?;
         let count = number(&mut rest)?;
         let mut bounds = Vec::with_capacity(count.min(bytes.len()) + 1);
-        let mut mark = |rest: &[u8]| Some(bounds.push(u32::try_from(bytes.len() - rest.len()).ok()?));
-        mark(rest)?;
+        let reached = |rest: &[u8]| u32::try_from(bytes.len() - rest.len()).ok();
+        bounds.push(reached(rest)?);
         for _ in 0..count {
             skip_transaction(&mut rest)?;
-            mark(rest)?;
+            bounds.push(reached(rest)?);
         }
         rest.is_empty().then_some(Self { bytes, bounds })
     }
