@@ -252,9 +252,9 @@ impl Mempool {
             scripts,
             number: 0,
         });
-        self.tell_entered(&txid);
-        self.trim(now_s, departed);
+        self.trim(now_s, &txid, departed);
         if self.contains(&txid) {
+            self.tell_entered(&txid);
             Ok(Outcome::Accepted { txid, wtxid })
         } else {
             departed.retain(|gone| gone.txid != txid);
@@ -313,14 +313,17 @@ impl Mempool {
         departed
     }
 
-    /// Removes what is worth least until the pool is within its memory.
-    fn trim(&mut self, now_s: u64, departed: &mut Vec<Departed>) {
+    /// Removes what is worth least until the pool is within its memory. Nobody is told that the newcomer left: nobody was
+    /// told that it came.
+    fn trim(&mut self, now_s: u64, newcomer: &Txid, departed: &mut Vec<Departed>) {
         while self.graph.memory() > self.policy.max_memory_bytes {
             let Some(worst) = self.graph.worst() else { break };
             let SatPerKvb(rate) = worst.descendants.feerate().rate();
             let txid = worst.txid;
             self.minimum.bump(SatPerKvb(rate.saturating_add(self.policy.incremental_relay.0)), now_s);
-            self.depart_with_descendants(&BTreeSet::from([txid]), Departure::Evicted, None, departed);
+            let all = self.graph.descendants(&BTreeSet::from([txid]), usize::MAX).expect("no limit");
+            self.tell_left(all.iter().filter(|txid| *txid != newcomer), Departure::Evicted, None);
+            self.remove(&all, Departure::Evicted, departed);
         }
     }
 
@@ -336,11 +339,11 @@ impl Mempool {
     }
 
     fn depart(&mut self, txids: &BTreeSet<Txid>, why: Departure, by: Option<Txid>, departed: &mut Vec<Departed>) {
-        if self.news.is_heard() {
-            for entry in txids.iter().filter_map(|txid| self.graph.get(txid)) {
-                self.news.tell(|| Change::Left { txid: entry.txid, why, by, scripts: entry.script_ids() });
-            }
-        }
+        self.tell_left(txids.iter(), why, by);
+        self.remove(txids, why, departed);
+    }
+
+    fn remove(&mut self, txids: &BTreeSet<Txid>, why: Departure, departed: &mut Vec<Departed>) {
         self.graph.remove_with_descendants(txids);
         departed.extend(txids.iter().map(|txid| Departed { txid: *txid, why }));
     }
@@ -367,6 +370,14 @@ impl Mempool {
         match output.filter(|output| !is_unspendable(&output.script_pubkey)) {
             Some(output) => Ok(Some(output.clone())),
             None => Err(NotYet::MissingInput { outpoint }),
+        }
+    }
+
+    fn tell_left<'a>(&self, txids: impl Iterator<Item = &'a Txid>, why: Departure, by: Option<Txid>) {
+        if self.news.is_heard() {
+            for entry in txids.filter_map(|txid| self.graph.get(txid)) {
+                self.news.tell(|| Change::Left { txid: entry.txid, why, by, scripts: entry.script_ids() });
+            }
         }
     }
 

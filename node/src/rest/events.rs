@@ -42,19 +42,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use causeway_chainspec::Height;
 use futures::Stream;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
+use super::App;
 use super::answer::{Answer, Refusal};
 use super::live::Live;
-use super::{App, Open};
 
 pub(super) use query::{EventsRefusal, Wanted};
 
+use blocks::Scope;
 use feed::Feed;
 use frame::ResetJson;
 use position::Position;
 
-/// Parts of a stream that wait for its client to read, each of at most the events of a block about one topic.
+/// Parts of a stream that wait for its client to read, each of some 64 KiB at most.
 const PARTS: usize = 4;
 
 /// How much, how many, how long.
@@ -135,10 +137,13 @@ pub(super) async fn open<L: Live>(
     let (out, mut parts) = mpsc::channel(PARTS);
     let (last, mut last_words) = oneshot::channel();
     let stop = app.stop.clone();
-    let stream = app.meter.stream();
-    let (app, topics, scripts) = (Arc::clone(app), wanted.topics, Arc::new(scripts));
-    let feed = Feed { app, topics, scripts, told, known, at, out: out.clone(), stop };
+    // Held as long as the client is connected, and as long as anything is done for it.
+    let held = Arc::new((place, followed, app.meter.stream()));
+    let wanted = Arc::new(Scope { topics: wanted.topics, scripts });
+    let feed = Feed { app: Arc::clone(app), wanted, told, known, at, out: out.clone(), sent: Instant::now(), stop };
+    let held_by_feed = Arc::clone(&held);
     tokio::spawn(async move {
+        let _held = held_by_feed;
         let end = feed.run(first).await;
         tracing::debug!(?end, "a stream of events has ended");
         if let Some(words) = end.words() {
@@ -148,8 +153,7 @@ pub(super) async fn open<L: Live>(
         // The parts end after the words are there.
         drop(out);
     });
-    // Both are held as long as the client is connected.
-    let mut held: Option<([OwnedSemaphorePermit; 2], Open)> = Some(([place, followed], stream));
+    let mut held = Some(held);
     Ok(futures::stream::poll_fn(move |context| {
         parts.poll_recv(context).map(|part| {
             let part = part.or_else(|| last_words.try_recv().ok());

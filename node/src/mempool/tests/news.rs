@@ -4,7 +4,7 @@ use bitcoin::Amount;
 use causeway_consensus::state::ScriptId;
 use tokio::sync::broadcast::Receiver;
 
-use crate::mempool::{Departure, PegStatus, Policy};
+use crate::mempool::{Departure, PegStatus, Policy, fee_at};
 use crate::news::Change;
 use crate::testing::{Bench, COIN, first_output, free_script, pay, vsize};
 
@@ -89,4 +89,31 @@ fn everything_is_told_in_its_order() {
     bench.pool.expire(now_s);
     bench.pool.set_peg(PegStatus::Frozen);
     assert_eq!(told(&mut news), [enters(&waits), leaves(&waits, Departure::Expired, None)]);
+}
+
+#[test]
+fn who_is_refused_was_never_there() {
+    // Room for about ten.
+    let mut bench = Bench::with(Policy { max_memory_bytes: 18_000, ..Policy::default() });
+    let payments: Vec<_> = (1..=10)
+        .map(|number| {
+            let coin = bench.coin();
+            pay(&[coin], &[COIN - number * 100])
+        })
+        .collect();
+    payments.iter().for_each(|payment| {
+        bench.add(payment);
+    });
+    let mut news = bench.pool.news().listen();
+    let coin = bench.coin();
+    let better = pay(&[coin], &[COIN - 5_000]);
+    bench.submit(&better).expect("it is worth more");
+    let evicted = format!("{} {:?} by None", payments[0].compute_txid(), Departure::Evicted);
+    assert_eq!(told(&mut news), [evicted, format!("{} enters", better.compute_txid())]);
+
+    // Enough for the minimum, and still the least of all.
+    let need = fee_at(bench.pool.min_feerate(bench.now_s), vsize(&better)).to_sat();
+    let coin = bench.coin();
+    assert_eq!(bench.reason(&pay(&[coin], &[COIN - need])), "mempool full");
+    assert_eq!(told(&mut news), [""; 0]);
 }

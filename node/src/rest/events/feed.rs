@@ -1,6 +1,5 @@
 //! One stream: what it sends, and why it ends.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,10 +8,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::blocks::Scope;
 use super::frame::{self, LastJson, ScriptJson};
 use super::line::{Item, Told};
 use super::position::Position;
-use super::query::{Scripts, Topic};
+use super::query::Topic;
 use crate::rest::App;
 use crate::rest::answer::Refusal;
 use crate::rest::live::Live;
@@ -54,14 +54,15 @@ impl End {
 /// What makes a stream.
 pub(super) struct Feed<L> {
     pub(super) app: Arc<App<L>>,
-    pub(super) topics: BTreeSet<Topic>,
-    pub(super) scripts: Arc<Scripts>,
+    pub(super) wanted: Arc<Scope>,
     pub(super) told: broadcast::Receiver<Told>,
     /// The last block that was told.
     pub(super) known: Height,
     /// What the client has.
     pub(super) at: Position,
     pub(super) out: mpsc::Sender<Bytes>,
+    /// When the client was sent something last.
+    pub(super) sent: Instant,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -76,25 +77,39 @@ impl<L: Live> Feed<L> {
 
     async fn go_on(&mut self, first: String) -> Result<std::convert::Infallible, End> {
         self.send(first).await?;
+        let (out, stop) = (self.out.clone(), self.stop.clone());
         loop {
             while let Some(height) = self.at.next_block().filter(|height| *height <= self.known) {
-                self.block(height).await?;
+                tokio::select! {
+                    biased;
+                    () = out.closed() => return Err(End::Gone),
+                    () = stopped(stop.clone()) => return Err(End::Stopping),
+                    told = self.block(height) => told?,
+                }
+                // A client for whom many blocks hold nothing goes on from here if it loses the stream.
+                if Instant::now() >= self.silent_until() {
+                    self.send(frame::heartbeat(&self.at)).await?;
+                }
             }
-            let silent_until = Instant::now() + self.app.times.events.heartbeat;
+            let silent_until = self.silent_until();
             let told = tokio::select! {
                 told = self.told.recv() => told,
-                () = stopped(self.stop.clone()) => return Err(End::Stopping),
-                () = self.out.closed() => return Err(End::Gone),
+                () = stopped(stop.clone()) => return Err(End::Stopping),
+                () = out.closed() => return Err(End::Gone),
                 () = sleep_until(silent_until) => {
                     self.send(frame::heartbeat(&self.at)).await?;
                     continue;
                 }
             };
             match told {
-                Ok(Told::Block(height)) => self.known = height,
+                Ok(Told::Block(height)) => self.known = self.known.max(height),
                 Ok(Told::Now(items)) => {
                     let events = self.events(&items);
                     self.send(events).await?;
+                }
+                // Blocks are told again; what else happened is not.
+                Err(RecvError::Lagged(_)) if self.wants_blocks_only() => {
+                    self.known = self.known.max(self.app.chain.store_tip().height());
                 }
                 Err(RecvError::Lagged(_)) => return Err(End::TooSlow),
                 Err(RecvError::Closed) if *self.stop.borrow() => return Err(End::Stopping),
@@ -105,22 +120,26 @@ impl<L: Live> Feed<L> {
 
     /// Sends what a final block has for this client, after what it has already.
     async fn block(&mut self, height: Height) -> Result<(), End> {
-        let events = self.app.block_events(height).await.map_err(interrupted)?;
-        let first = self.at.next_in(height);
-        if self.topics.contains(&Topic::Tx) {
-            self.send(events.txs_from(first)).await?;
+        let mut next = Some(self.at.next_in(height));
+        while let Some(first) = next {
+            let page = self.app.page(height, &self.wanted, first).await.map_err(interrupted)?;
+            for part in page.parts {
+                self.send(part).await?;
+            }
+            next = page.next;
         }
-        let mut page = Some(first).filter(|_| !self.scripts.is_empty());
-        while let Some(first) = page {
-            let (events, scripts) = (Arc::clone(&events), Arc::clone(&self.scripts));
-            let read = self.app.read(move |reader| events.scripts_from(reader, &scripts, first));
-            let (events, more) = read.await.map_err(interrupted)?;
-            self.send(events).await?;
-            page = more;
-        }
-        self.send(events.rest_from(first, |topic| self.topics.contains(&topic))).await?;
         self.at = Position::whole(height);
         Ok(())
+    }
+
+    /// When a sign of life is due.
+    fn silent_until(&self) -> Instant {
+        self.sent + self.app.times.events.heartbeat
+    }
+
+    /// Whether nothing is for this client but what has its place in the chain.
+    fn wants_blocks_only(&self) -> bool {
+        self.wanted.topics.iter().all(|topic| *topic == Topic::Block)
     }
 
     /// What happened at this node, as far as it is for this client. It has the id of the last event before it, so that who
@@ -128,12 +147,12 @@ impl<L: Live> Feed<L> {
     fn events(&self, items: &[Item]) -> String {
         let mut events = String::new();
         for item in items {
-            if self.topics.contains(&item.topic) {
+            if self.wanted.topics.contains(&item.topic) {
                 frame::push(&mut events, item.topic, &self.at, &item.json);
             }
             let Some((txid, standing, touched)) = &item.touches else { continue };
             let scripthashes: Vec<&str> =
-                touched.iter().filter_map(|id| self.scripts.get(id)).map(String::as_str).collect();
+                touched.iter().filter_map(|id| self.wanted.scripts.get(id)).map(String::as_str).collect();
             if !scripthashes.is_empty() {
                 let json = frame::json(&ScriptJson { txid: *txid, scripthashes: &scripthashes, standing });
                 frame::push(&mut events, Topic::Script, &self.at, &json);
@@ -143,19 +162,24 @@ impl<L: Live> Feed<L> {
     }
 
     /// Waits while the client reads, but not for ever.
-    async fn send(&self, bytes: impl Into<Bytes>) -> Result<(), End> {
+    async fn send(&mut self, bytes: impl Into<Bytes>) -> Result<(), End> {
         let bytes = bytes.into();
+        if self.out.is_closed() {
+            return Err(End::Gone);
+        }
         if bytes.is_empty() {
             return Ok(());
         }
         tokio::select! {
             biased;
             sent = timeout(self.app.times.events.stall, self.out.send(bytes)) => match sent {
-                Ok(sent) => sent.map_err(|_| End::Gone),
-                Err(_) => Err(End::TooSlow),
+                Ok(sent) => sent.map_err(|_| End::Gone)?,
+                Err(_) => return Err(End::TooSlow),
             },
-            () = stopped(self.stop.clone()) => Err(End::Stopping),
+            () = stopped(self.stop.clone()) => return Err(End::Stopping),
         }
+        self.sent = Instant::now();
+        Ok(())
     }
 }
 

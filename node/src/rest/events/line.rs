@@ -8,6 +8,7 @@ use causeway_chainspec::{BitcoinHeight, Height};
 use causeway_consensus::peg::batch::Batch;
 use causeway_consensus::state::ScriptId;
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::sleep;
 
 use super::feed::stopped;
@@ -126,7 +127,7 @@ async fn pass_on<L: Live>(app: Arc<App<L>>, mut news: broadcast::Receiver<Change
         // Streams that have missed something end: their clients connect again.
         let Ok(first) = first else { return };
         let (mut now, mut next) = (Vec::new(), Some(first));
-        let mut count = 0;
+        let (mut count, mut is_missed) = (0, false);
         while let Some(change) = next {
             count += 1;
             match item(&app, change) {
@@ -138,13 +139,33 @@ async fn pass_on<L: Live>(app: Arc<App<L>>, mut news: broadcast::Receiver<Change
                     now = paid.look(&app).await;
                 }
             }
-            next = if count < TOGETHER { news.try_recv().ok() } else { None };
+            next = None;
+            if count < TOGETHER {
+                match waiting(&mut news) {
+                    Ok(change) => next = change,
+                    Err(Missed) => is_missed = true,
+                }
+            }
         }
-        if !line.tell_all(&mut now) {
+        if !line.tell_all(&mut now) || is_missed {
             return;
         }
         // Where much happens, it travels together.
         sleep(app.times.events.gather).await;
+    }
+}
+
+/// More happened than waits for a listener.
+#[derive(Debug, PartialEq, Eq)]
+struct Missed;
+
+/// The next of the changes that have happened already.
+fn waiting(news: &mut broadcast::Receiver<Change>) -> Result<Option<Change>, Missed> {
+    match news.try_recv() {
+        Ok(change) => Ok(Some(change)),
+        // The next wait finds out if it is closed.
+        Err(TryRecvError::Empty | TryRecvError::Closed) => Ok(None),
+        Err(TryRecvError::Lagged(_)) => Err(Missed),
     }
 }
 
@@ -226,4 +247,22 @@ fn in_blocks(reader: &Reader, source: &Source) -> Vec<(Batch, usize, BitcoinHeig
         found.next().map(|(version, height)| (batch.clone(), version, height))
     };
     reader.tip().peg().open_batches().filter_map(find).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_in_the_news_is_no_silence() {
+        let (news, mut heard) = broadcast::channel(2);
+        let tell = |height| news.send(Change::Connected { height: Height(height) }).unwrap();
+        assert!(matches!(waiting(&mut heard), Ok(None)));
+        tell(1);
+        assert!(matches!(waiting(&mut heard), Ok(Some(Change::Connected { height: Height(1) }))));
+        for height in 2..6 {
+            tell(height);
+        }
+        assert!(matches!(waiting(&mut heard), Err(Missed)));
+    }
 }

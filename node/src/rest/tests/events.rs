@@ -447,6 +447,15 @@ fn what_comes_again_is_what_was_told_here_and_on_another_node() {
     // What comes after goes on without a gap.
     site.commit(vec![payment(site.coin(8))]);
     assert_eq!(again.hear().id(), "109");
+    // It is the same once it lies deep below the tip.
+    for _ in 0..20 {
+        site.commit(vec![]);
+    }
+    let deep = Ears::open(&site, &query, Some("100")).up_to_block(129);
+    assert_eq!(deep[..told.len()], told);
+    let blocks: Vec<&str> = deep.iter().filter(|heard| heard.event == "block").map(Heard::id).collect();
+    let expected: Vec<String> = (101..=129).map(|height| height.to_string()).collect();
+    assert_eq!(blocks, expected);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a stream does not do: who is refused, who is let go, when it ends.
 
 use super::*;
+use crate::rest::MAX_READERS;
 
 #[test]
 fn what_is_no_question_is_refused_in_words() {
@@ -136,7 +137,7 @@ fn who_does_not_read_is_let_go_with_a_reason() {
         let (_stopping, stop) = watch::channel(false);
         let times = Times { events, ..Times::default() };
         let app = Arc::new(App::new(times, parts(&site.store, &site.node), stop).unwrap());
-        let wanted = Wanted::of_query("").unwrap();
+        let wanted = Wanted::of_query("topics=block,peg-in").unwrap();
         let slow = Box::pin(site.runtime.block_on(open(&app, wanted.clone())).unwrap());
         let mut quick = Box::pin(site.runtime.block_on(open(&app, wanted)).unwrap());
         site.runtime.block_on(quick.next()).unwrap().unwrap();
@@ -161,6 +162,64 @@ fn who_does_not_read_is_let_go_with_a_reason() {
         assert_eq!(last["code"], "too_slow", "{name}");
         assert!(last["message"].as_str().unwrap().contains("too slow"));
     }
+}
+
+#[test]
+fn who_wants_blocks_only_falls_behind_and_gets_them_all() {
+    let mut site = Site::new();
+    let events = Limits { waiting: 4, gather: Duration::ZERO, ..Limits::default() };
+    let (_stopping, stop) = watch::channel(false);
+    let app = Arc::new(App::new(Times { events, ..Times::default() }, parts(&site.store, &site.node), stop).unwrap());
+    let wanted = Wanted::of_query("").unwrap();
+    let mut slow = Box::pin(site.runtime.block_on(open(&app, wanted.clone())).unwrap());
+    let mut quick = Box::pin(site.runtime.block_on(open(&app, wanted)).unwrap());
+    site.runtime.block_on(quick.next()).unwrap().unwrap();
+    for _ in 0..12 {
+        site.commit(vec![]);
+        site.runtime.block_on(quick.next()).unwrap().unwrap();
+    }
+    site.runtime.block_on(slow.next()).unwrap().unwrap();
+    for height in 103..=114 {
+        let part = site.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), slow.next()).await });
+        let part = part.unwrap().unwrap().unwrap();
+        assert!(part.starts_with(format!("event: block\nid: {height}\n").as_bytes()), "{part:?}");
+    }
+}
+
+#[test]
+fn a_replay_that_nobody_hears_ends() {
+    let site = Site::new();
+    // No reading begins while the others are under way, so the replay stands still.
+    let (_stopping, stop) = watch::channel(false);
+    let app = Arc::new(App::new(Times::default(), parts(&site.store, &site.node), stop).unwrap());
+    let readers = Arc::clone(&app.readers);
+    let busy = site.runtime.block_on(readers.acquire_many_owned(u32::try_from(MAX_READERS).unwrap())).unwrap();
+    let wanted = Wanted::of_query("topics=peg-out&last-event-id=1").unwrap();
+    let mut replay = Box::pin(site.runtime.block_on(open(&app, wanted)).unwrap());
+    site.runtime.block_on(replay.next()).unwrap().unwrap();
+    drop(replay);
+    // This test and the line.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Arc::strong_count(&app) > 2 {
+        assert!(Instant::now() < deadline, "the replay has ended");
+    }
+    drop(busy);
+}
+
+#[test]
+fn a_silent_replay_shows_how_far_it_is() {
+    let mut site = limits(Limits { heartbeat: Duration::ZERO, ..Limits::default() });
+    for _ in 0..3 {
+        site.commit(vec![]);
+    }
+    let mut ears = Ears::open(&site, "?topics=peg-out", Some("80"));
+    let mut ids = Vec::new();
+    while ears.last_id != "105" {
+        ears.group().unwrap();
+        ids.push(ears.last_id.clone());
+    }
+    let expected: Vec<String> = (81..=105).map(|height| height.to_string()).collect();
+    assert_eq!(ids, expected);
 }
 
 #[test]
