@@ -24,8 +24,8 @@
 //! stands for all of that block, so whoever has asked REST about all up to a height goes on from there. What has no place in
 //! the chain (mempool, claims, payments that are not deep) carries the id of the event before it and is never told again.
 //!
-//! Bounds: streams and scripts, each and in all; a client holds up nobody else and costs some references: it reads what all
-//! read, and one that falls behind is told so and let go.
+//! Bounds: streams and scripts, each and in all; a client holds up nobody else and costs a few parts of 64 KiB: near the tip
+//! it reads what all read, and deeper it takes its turn. One that falls behind is told so and let go.
 
 mod blocks;
 mod feed;
