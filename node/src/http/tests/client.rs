@@ -71,6 +71,13 @@ impl Client {
         self.ask("GET", path, "")
     }
 
+    /// Whether the server serves this connection.
+    pub(super) fn is_served(&mut self) -> bool {
+        self.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        // It may be closed without a word.
+        self.read(true).is_ok_and(|answer| answer.status == 200)
+    }
+
     pub(super) fn ask(&mut self, method: &str, path: &str, headers: &str) -> Answer {
         self.send(&format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n"));
         self.read(method != "HEAD").unwrap_or_else(|error| panic!("{path}: {error}"))

@@ -78,7 +78,7 @@ fn one_address_takes_its_part_of_the_connections() {
         assert!(outside.is_closed());
     }
     inside.remove(4);
-    until("its place is free", || from(2).get("/").status == 200);
+    until("its place is free", || from(2).is_served());
     let answer = from(1).answer();
     assert_eq!((answer.status, answer.text()), (503, of_address));
 
@@ -87,7 +87,7 @@ fn one_address_takes_its_part_of_the_connections() {
     assert!(inside.iter_mut().all(|client| client.get("/").status == 200));
     drop(flood);
     inside.clear();
-    until("there is room again", || from(1).get("/").status == 200);
+    until("there is room again", || from(1).is_served());
 }
 
 #[test]
