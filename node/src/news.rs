@@ -12,7 +12,8 @@ use tokio::sync::broadcast;
 
 use crate::mempool::Departure;
 
-/// News that a listener may leave waiting, some 100 bytes each. One that falls further behind is told that it did.
+/// News that a listener may leave waiting: some 100 bytes each, and 16 for each script that its transaction touches.
+/// One that falls further behind is told that it did.
 const WAITING_MAX: usize = 8_192;
 
 /// One thing that happened, in the order in which it did.
