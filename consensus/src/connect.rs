@@ -1,6 +1,5 @@
 //! The rules that need the chain: a pure function of a resolved block.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bitcoin::consensus::serialize;
@@ -13,6 +12,7 @@ use crate::check::PEG_TRANSACTION_INDEX;
 use crate::coin::{Coin, is_unspendable};
 use crate::commitment::LtHash;
 use crate::error::{ConnectError, InvalidBlock, InvalidTransaction, StateFault};
+use crate::id_map::IdSet;
 use crate::peg::error::InvalidPeg;
 use crate::peg::history::PegEvent;
 use crate::peg::record::RecordChanges;
@@ -294,7 +294,7 @@ fn inputs(block: &Block) -> impl Iterator<Item = &TxIn> {
 fn created_coins(resolved: &ResolvedBlock) -> Vec<(OutPoint, Coin)> {
     let block = resolved.checked().block();
     let within = inputs(block).zip(resolved.spent()).filter(|(_, spent)| spent.within_block);
-    let spent_within: HashSet<OutPoint> = within.map(|(input, _)| input.previous_output).collect();
+    let spent_within: IdSet<OutPoint> = within.map(|(input, _)| input.previous_output).collect();
     let mut created = Vec::new();
     for (index, tx) in block.transactions().iter().enumerate() {
         for (vout, output) in (0u32..).zip(&tx.transaction().output) {

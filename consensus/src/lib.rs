@@ -25,6 +25,7 @@ pub mod coin;
 pub mod commitment;
 pub mod connect;
 pub mod error;
+pub mod id_map;
 mod locks;
 pub mod merkle;
 pub mod peg;

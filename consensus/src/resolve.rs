@@ -1,6 +1,6 @@
 //! The only read: what a block stands on and what it spends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bitcoin::{BlockHash, OutPoint, Txid};
@@ -9,6 +9,7 @@ use causeway_chainspec::Height;
 use crate::check::CheckedBlock;
 use crate::coin::{Coin, is_unspendable};
 use crate::error::{InvalidBlock, InvalidTransaction, NotReady, ResolveError, StateFault};
+use crate::id_map::{IdMap, IdSet};
 use crate::locks::{RelativeLock, relative_lock, time_base};
 use crate::tip::{MAX_HEIGHT, Tip};
 
@@ -142,8 +143,8 @@ fn find_sources(checked: &CheckedBlock, height: Height) -> Result<Vec<Source>, I
     let transactions = checked.block().transactions();
     let inputs = transactions.iter().skip(1).map(|tx| tx.transaction().input.len()).sum();
     let mut sources = Vec::with_capacity(inputs);
-    let mut seen = HashSet::with_capacity(inputs);
-    let index_of: HashMap<Txid, usize> = transactions.iter().enumerate().map(|(i, tx)| (tx.txid(), i)).collect();
+    let mut seen = IdSet::with_capacity_and_hasher(inputs, Default::default());
+    let index_of: IdMap<Txid, usize> = transactions.iter().enumerate().map(|(i, tx)| (tx.txid(), i)).collect();
     for (index, tx) in transactions.iter().enumerate().skip(1) {
         for input in &tx.transaction().input {
             let outpoint = input.previous_output;

@@ -6,6 +6,7 @@ pub mod desk;
 pub mod evidence;
 pub mod files;
 pub mod handle;
+mod helpers;
 pub mod log_file;
 pub mod mark_file;
 pub mod mempool_file;

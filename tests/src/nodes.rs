@@ -98,16 +98,17 @@ impl Nodes {
     /// # Panics
     /// If the homes cannot be made.
     pub fn create(spec: ChainSpec, full_nodes: u32) -> Self {
-        Self::create_by(spec, full_nodes, Devnet::create)
+        Self::create_by(spec, full_nodes, config(), Devnet::create)
     }
 
-    /// Makes the homes of a network whose nodes follow a Bitcoin Core on regtest, and starts that alone.
+    /// Makes the homes of a network whose nodes have these settings and follow a Bitcoin Core on regtest, and starts that
+    /// alone.
     ///
     /// # Panics
     /// If the homes cannot be made, or bitcoind does not start.
-    pub fn create_with_bitcoin(spec: ChainSpec, full_nodes: u32) -> Self {
+    pub fn create_with_bitcoin(spec: ChainSpec, full_nodes: u32, config: Config) -> Self {
         let create = |directory: &Path, shape: &Shape| Devnet::create_with_peg(directory, shape, None);
-        let mut nodes = Self::create_by(spec, full_nodes, create);
+        let mut nodes = Self::create_by(spec, full_nodes, config, create);
         let bitcoin = nodes.devnet.bitcoin().and_then(Bitcoin::start);
         nodes.bitcoin = Some(bitcoin.unwrap_or_else(|error| panic!("{error}")));
         nodes
@@ -116,11 +117,12 @@ impl Nodes {
     fn create_by(
         spec: ChainSpec,
         full_nodes: u32,
+        config: Config,
         create: impl FnOnce(&Path, &Shape) -> Result<Devnet, DevnetError>,
     ) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let validators = (0..u32::try_from(spec.validators().len()).expect("few")).collect();
-        let shape = Shape { spec: spec.clone(), validators, full_nodes, config: config() };
+        let shape = Shape { spec: spec.clone(), validators, full_nodes, config };
         let devnet = create(&directory.path().join("devnet"), &shape).expect("homes can be made");
         let running = devnet.nodes.iter().map(|_| None).collect();
         Self { devnet, spec, running, bitcoin: None, _directory: directory }
@@ -328,7 +330,7 @@ impl Nodes {
             let peg_in = node.peg_in(deposit).unwrap_or_else(|error| panic!("{error}"));
             peg_in.and_then(|peg_in| peg_in.credit)
         });
-        self.wait_final(credit.txid);
+        self.wait_height(credit.height);
         Spendable {
             outpoint: OutPoint { txid: credit.txid, vout: credit.vout },
             output: output(Amount::from_sat(credit.amount), owner.script_pubkey(Kind::P2wpkh)),

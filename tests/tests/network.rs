@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bitcoin::Amount;
 use causeway_node::home::Home;
-use causeway_tests::nodes::{Nodes, copy, run_to_end, spec, split};
+use causeway_tests::nodes::{Nodes, config, copy, run_to_end, spec, split};
 use causeway_tests::wallet::{Kind, Owner};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -47,7 +47,7 @@ fn assert_kept(nodes: &Nodes, before: &BTreeMap<usize, (u32, String)>) {
 #[test]
 fn payments_are_final_at_every_node_and_kills_lose_nothing() {
     let _alone = alone();
-    let mut nodes = Nodes::create_with_bitcoin(spec(4, INTERVAL), 1);
+    let mut nodes = Nodes::create_with_bitcoin(spec(4, INTERVAL), 1, config());
     nodes.start_all();
     let funds = nodes.fund();
 

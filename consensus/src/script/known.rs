@@ -1,10 +1,11 @@
 //! Verdicts that are kept, so that a block of known transactions needs no signature work again.
 
-use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
 
 use bitcoin::Wtxid;
 use bitcoin::hashes::{Hash, sha256d};
+
+use crate::id_map::IdSet;
 
 /// The evidence that every input of a transaction has been verified against the outputs that it spends. Only
 /// [`PreparedTransaction::verify`](super::PreparedTransaction::verify) makes it, for the outputs that it was given: whoever
@@ -45,8 +46,8 @@ pub struct ScriptCache {
 
 #[derive(Debug, Default)]
 struct Generations {
-    young: HashSet<Wtxid>,
-    old: HashSet<Wtxid>,
+    young: IdSet<Wtxid>,
+    old: IdSet<Wtxid>,
 }
 
 impl ScriptCache {

@@ -1,13 +1,12 @@
 //! The coins in memory: what is not yet on disk, and what has been read.
 
-use std::collections::HashMap;
-
 use bitcoin::OutPoint;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::coin::Coin;
 use crate::connect::StateDelta;
+use crate::id_map::IdMap;
 
 /// Bytes of a cached coin besides its script: key, value, and the cache's own bookkeeping.
 const ENTRY_OVERHEAD_BYTES: usize = 160;
@@ -19,7 +18,7 @@ const TYPICAL_ENTRY_BYTES: usize = ENTRY_OVERHEAD_BYTES + 34;
 #[derive(Debug)]
 pub(super) struct CoinMemory {
     /// Changes since the last flush: a coin that was created, or None for one that was spent.
-    pending: HashMap<OutPoint, Option<Coin>>,
+    pending: IdMap<OutPoint, Option<Coin>>,
     pending_bytes: usize,
     /// Coins as they are on disk.
     clean: Cache<OutPoint, Coin, ByBytes>,
@@ -43,7 +42,7 @@ impl CoinMemory {
     pub(super) fn new(capacity_bytes: usize) -> Self {
         let entries = capacity_bytes / TYPICAL_ENTRY_BYTES;
         let clean = Cache::with_weighter(entries, capacity_bytes as u64, ByBytes);
-        Self { pending: HashMap::new(), pending_bytes: 0, clean }
+        Self { pending: IdMap::default(), pending_bytes: 0, clean }
     }
 
     /// Returns what memory knows of a coin: the coin, that there is none, or (outer None) nothing.
@@ -86,6 +85,17 @@ impl CoinMemory {
     /// Approximate memory of the pending changes.
     pub(super) fn pending_bytes(&self) -> usize {
         self.pending_bytes
+    }
+
+    /// A block's changes are on disk now, and with them all that was pending.
+    pub(super) fn apply_flushed(&mut self, delta: &StateDelta) {
+        self.flushed();
+        for (outpoint, coin) in &delta.created {
+            self.clean.insert(*outpoint, coin.clone());
+        }
+        for (outpoint, _) in &delta.spent {
+            self.clean.remove(outpoint);
+        }
     }
 
     /// The pending changes are on disk now.

@@ -182,11 +182,12 @@ impl Store {
             batch.put_cf(self.family(schema::PEG_HISTORY), key, value);
         }
         self.write(batch)?;
-        state.apply(connected, coin_count);
-        state.indexed = indexed;
         if flush_coins {
-            state.flushed();
+            state.apply_flushed(connected, coin_count);
+        } else {
+            state.apply(connected, coin_count);
         }
+        state.indexed = indexed;
         Ok(committed)
     }
 
@@ -452,6 +453,15 @@ impl State {
         self.tip = Arc::clone(connected.tip());
     }
 
+    /// Takes in a connected block that is on disk with all its changes, after which there are `coin_count` coins.
+    fn apply_flushed(&mut self, connected: &ConnectedBlock, coin_count: u64) {
+        self.coin_count = coin_count;
+        self.coins.apply_flushed(connected.delta());
+        self.peg_pending.clear();
+        self.tip = Arc::clone(connected.tip());
+        self.flushed = self.tip.height();
+    }
+
     /// How many coins there are after a block on the tip.
     pub(super) fn count_after(&self, connected: &ConnectedBlock) -> Result<u64, StateFault> {
         let delta = connected.delta();
@@ -488,6 +498,9 @@ impl ChainView for Store {
                 missing.push((encode_outpoint(outpoint), index));
             }
             coins.push(known.flatten());
+        }
+        if missing.is_empty() {
+            return Ok(coins);
         }
         missing.sort_unstable();
         let keys = missing.iter().map(|(key, _)| key);

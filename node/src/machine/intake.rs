@@ -31,7 +31,7 @@ const SMALL_JOBS: usize = 2;
 
 /// The least time between two messages with transactions of this node: every message costs every peer far more than its
 /// bytes. What comes alone is sent at once.
-const SEND_EVERY: Duration = Duration::from_millis(50);
+const SEND_EVERY: Duration = Duration::from_millis(100);
 
 /// Bytes that are sent at once, unless a single transaction has more.
 const GATHER_BYTES: usize = 100_000;

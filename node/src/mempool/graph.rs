@@ -1,9 +1,10 @@
 //! The transactions of the pool and how they hang together: maps and sums that agree at all times. No policy.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::{Amount, OutPoint, Txid, Wtxid};
+use causeway_consensus::id_map::IdMap;
 use causeway_consensus::state::{ScriptId, Statistics};
 
 use super::entry::{Entry, Family};
@@ -20,9 +21,9 @@ type EvictionKey = (FeeFraction, Reverse<u64>, Reverse<u64>);
 /// end of their tree.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    entries: HashMap<Txid, Box<Entry>>,
-    by_wtxid: HashMap<Wtxid, Txid>,
-    spends: BTreeMap<OutPoint, Txid>,
+    entries: IdMap<Txid, Box<Entry>>,
+    by_wtxid: IdMap<Wtxid, Txid>,
+    spends: IdMap<OutPoint, Txid>,
     by_mining: BTreeSet<MiningKey>,
     by_eviction: BTreeMap<EvictionKey, Txid>,
     /// By time and number.
@@ -30,7 +31,7 @@ pub(super) struct Graph {
     /// By script and number.
     by_script: BTreeMap<(ScriptId, u64), Txid>,
     /// Of the scripts that some entry pays or spends from.
-    statistics: BTreeMap<ScriptId, Statistics>,
+    statistics: IdMap<ScriptId, Statistics>,
     /// How many have entered so far.
     entered: u64,
     memory: usize,
@@ -55,11 +56,6 @@ impl Graph {
 
     pub(super) fn spender(&self, outpoint: &OutPoint) -> Option<Txid> {
         self.spends.get(outpoint).copied()
-    }
-
-    pub(super) fn spends_of(&self, txid: &Txid) -> impl Iterator<Item = (OutPoint, Txid)> {
-        let outputs = OutPoint { txid: *txid, vout: 0 }..=OutPoint { txid: *txid, vout: u32::MAX };
-        self.spends.range(outputs).map(|(outpoint, spender)| (*outpoint, *spender))
     }
 
     /// Entries that pay a script or spend from it, newest first.
@@ -245,7 +241,7 @@ impl Graph {
     #[cfg(test)]
     pub(super) fn assert_consistent(&self) {
         let (mut memory, mut vsize, mut fees, mut inputs) = (0, 0, Amount::ZERO, 0);
-        let (mut scripts, mut statistics) = (0, BTreeMap::<ScriptId, Statistics>::new());
+        let (mut scripts, mut statistics) = (0, IdMap::<ScriptId, Statistics>::default());
         for (txid, entry) in &self.entries {
             assert_eq!(*txid, entry.transaction.compute_txid());
             assert_eq!(entry.wtxid, entry.transaction.compute_wtxid());

@@ -1,35 +1,31 @@
-//! The running node: its thread, and the threads that work for it.
+//! The running node: its thread.
 //!
 //! One thread owns the [`Node`]. It takes events, one at a time, and performs the actions of each before the next. Work
-//! goes to others and comes back as events: checks of transactions to a pool of threads, blocks to a second one, commits
-//! to a thread of their own. The network and REST run on threads of their own.
+//! goes to [helpers](super::helpers) and comes back as events. The network and REST run on threads of their own.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use causeway_chainspec::{ChainSpec, Height};
 use causeway_consensus::bft::{Equivocation, HighWaterMark, LogEntry, Persist, Writing};
 use causeway_consensus::state::{CoinFlush, Store};
-use causeway_consensus::{ConnectedBlock, ScriptCache, StateFault, Workers};
+use causeway_consensus::{ScriptCache, StateFault, Workers};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::body_file::{BodyFile, BodyFileError};
 use super::evidence::EvidenceStore;
 use super::handle::{Call, Handle};
+use super::helpers::{self, Commit, Helpers};
 use super::p2p::{P2p, P2pEvent};
 use super::persistence::{Persistence, PersistenceError};
 use super::reports;
 use crate::machine::claims::{ClaimRefusal, Claimed};
-use crate::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
 use crate::machine::peg::{BitcoinAnswer, BitcoinQuestion};
-use crate::machine::{Action, Event, InboundId, Node, NodeFault, Now, SubmitId, Ticket};
+use crate::machine::{Action, Event, Node, NodeFault, Now, SubmitId};
 use crate::mempool::Reject;
 use crate::metrics::Metrics;
-use crate::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response};
 
 /// Calls of REST that may wait.
 const CALLS_MAX: usize = 1_024;
@@ -39,12 +35,6 @@ const SWEEP_FROM: usize = 256;
 
 /// One call is taken after at most so many other events.
 const CALL_EVERY: u64 = 16;
-
-/// Answers with blocks that are read from disk at once.
-const SERVING_MAX: usize = 4;
-
-/// Threads that judge and assemble blocks. Each uses all of [`Workers`].
-const BLOCK_THREADS: usize = 2;
 
 /// Why a node stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -104,33 +94,11 @@ impl Disk {
     }
 }
 
-/// What others do for the node.
-struct Helpers {
-    spec: Arc<ChainSpec>,
-    store: Arc<Store>,
-    workers: Arc<Workers>,
-    scripts: Arc<ScriptCache>,
-    checks: rayon::ThreadPool,
-    blocks: rayon::ThreadPool,
-    commits: std::sync::mpsc::SyncSender<Commit>,
-    serving: Arc<tokio::sync::Semaphore>,
-    bitcoin: Option<Arc<dyn AskBitcoin>>,
-    results: mpsc::UnboundedSender<Result<Event, RunError>>,
-    runtime: tokio::runtime::Handle,
-    metrics: Metrics,
-}
-
 /// Who knows what this machine's Bitcoin node says.
 #[async_trait::async_trait]
 pub trait AskBitcoin: Send + Sync {
     /// Answers within seconds.
     async fn ask(&self, question: BitcoinQuestion) -> BitcoinAnswer;
-}
-
-struct Commit {
-    connected: Arc<ConnectedBlock>,
-    certificate: Vec<u8>,
-    flush: CoinFlush,
 }
 
 /// What a node runs with.
@@ -198,48 +166,15 @@ pub fn start(parts: Parts) -> Result<Running, RunError> {
     let (stop, stopped) = oneshot::channel();
     let (end, ended) = oneshot::channel::<()>();
     let (results, results_in) = mpsc::unbounded_channel();
-    let (commits, commits_in) = std::sync::mpsc::sync_channel(1);
-    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let pool = |name: &'static str, threads: usize| {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(move |index| format!("{name}-{index}")).build()
-    };
-    let thread_error = |error| RunError::Thread(std::io::Error::other(error));
-    let helpers = Helpers {
-        spec,
-        store: Arc::clone(&disk.store),
-        workers,
-        scripts,
-        checks: pool("check", cores.get()).map_err(thread_error)?,
-        blocks: pool("block", BLOCK_THREADS).map_err(thread_error)?,
-        commits,
-        serving: Arc::new(tokio::sync::Semaphore::new(SERVING_MAX)),
-        bitcoin,
-        results: results.clone(),
-        runtime,
-        metrics: metrics.clone(),
-    };
     let store = Arc::clone(&disk.store);
-    let committer = move || {
-        // Also if this thread panics.
-        let _died = Died(results.clone());
-        for Commit { connected, certificate, flush } in commits_in {
-            let since = Instant::now();
-            let result = store.commit(&connected, &certificate, flush);
-            if result.is_ok() {
-                metrics.committed(connected.block(), since.elapsed());
-            }
-            let event = result.map(|committed| Event::Committed { height: committed.height() });
-            if results.send(event.map_err(RunError::from)).is_err() {
-                break;
-            }
-        }
-    };
-    let committer = std::thread::Builder::new().name("commit".into()).spawn(committer).map_err(RunError::Thread)?;
+    let parts = helpers::Parts { spec, store, workers, scripts, bitcoin, runtime, metrics: metrics.clone() };
+    let (helpers, committer) = Helpers::start(parts, results).map_err(RunError::Thread)?;
     let owner = Owner {
         node: Box::new(node),
         disk,
         helpers,
         p2p,
+        metrics,
         started: Instant::now(),
         submits: BTreeMap::new(),
         sweep_at: SWEEP_FROM,
@@ -255,24 +190,13 @@ pub fn start(parts: Parts) -> Result<Running, RunError> {
     Ok(Running { handle: Handle::new(calls), stop, thread, committer, ended })
 }
 
-/// Tells the node that a thread has panicked.
-struct Died(mpsc::UnboundedSender<Result<Event, RunError>>);
-
-impl Drop for Died {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            // The node may have stopped already.
-            let _ = self.0.send(Err(RunError::Died));
-        }
-    }
-}
-
 /// The thread that owns the node.
 struct Owner {
     node: Box<Node>,
     disk: Disk,
     helpers: Helpers,
     p2p: P2p,
+    metrics: Metrics,
     started: Instant,
     submits: BTreeMap<SubmitId, oneshot::Sender<Result<bitcoin::Txid, Reject>>>,
     /// How many of these there may be before those that nobody waits for are forgotten.
@@ -376,7 +300,7 @@ impl Owner {
             Action::Commit { connected, certificate, catching_up } => {
                 let flush = if catching_up { CoinFlush::Later } else { CoinFlush::WithBlock };
                 let commit = Commit { connected, certificate: certificate.encode(), flush };
-                self.helpers.commits.send(commit).map_err(|_| RunError::Died)?;
+                self.helpers.commit(commit)?;
             }
             Action::KeepEvidence(evidence) => self.disk.keep(&evidence),
             Action::Reply { id, result } => {
@@ -393,116 +317,12 @@ impl Owner {
                 }
             }
             Action::Report(report) => {
-                self.helpers.metrics.report(&report);
+                self.metrics.report(&report);
                 reports::report(&report);
             }
         }
         Ok(())
     }
-}
-
-impl Helpers {
-    fn validate(&self, ticket: Ticket, job: ValidateJob) {
-        let work = self.work();
-        self.blocks.spawn(move || {
-            let since = Instant::now();
-            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts);
-            work.metrics.validated(since.elapsed());
-            work.send(verdict.map(|verdict| Event::Validated { ticket, verdict }));
-        });
-    }
-
-    fn assemble(&self, ticket: Ticket, job: AssembleJob) {
-        let work = self.work();
-        self.blocks.spawn(move || {
-            let since = Instant::now();
-            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts);
-            work.metrics.assembled(since.elapsed());
-            work.send(verdict.map(|verdict| Event::Assembled { ticket, verdict }));
-        });
-    }
-
-    fn check(&self, ticket: Ticket, job: CheckJob) {
-        let work = self.work();
-        self.checks.spawn(move || {
-            let since = Instant::now();
-            let results = job.run(&*work.store);
-            work.metrics.checked(since.elapsed());
-            work.send(results.map(|results| Event::Checked { ticket, results }));
-        });
-    }
-
-    fn ask_bitcoin(&self, ticket: Ticket, question: BitcoinQuestion) {
-        let (bitcoin, results) = (self.bitcoin.clone(), self.results.clone());
-        self.runtime.spawn(async move {
-            let answer = match bitcoin {
-                Some(bitcoin) => bitcoin.ask(question).await,
-                None => BitcoinAnswer::Absent,
-            };
-            // The node may have stopped meanwhile.
-            let _ = results.send(Ok(Event::BitcoinJudged { ticket, answer }));
-        });
-    }
-
-    /// Reads blocks from disk and answers a peer with them, a few peers at a time.
-    fn serve(&self, p2p: &P2p, id: InboundId, from: Height, count: u16) {
-        let (store, p2p, results) = (Arc::clone(&self.store), p2p.clone(), self.results.clone());
-        let serving = Arc::clone(&self.serving);
-        self.runtime.spawn(async move {
-            // Nobody closes it. Who waits here is bounded by the network's open requests.
-            let Ok(_permit) = serving.acquire().await else { return };
-            let read = tokio::task::spawn_blocking(move || read_blocks(&store, from, count));
-            match read.await {
-                Ok(Ok(blocks)) => p2p.respond(id, Response::Blocks(blocks)),
-                // The node may have stopped meanwhile.
-                Ok(Err(fault)) => drop(results.send(Err(fault.into()))),
-                Err(_) => drop(results.send(Err(RunError::Died))),
-            }
-        });
-    }
-
-    fn work(&self) -> Work {
-        Work {
-            spec: Arc::clone(&self.spec),
-            store: Arc::clone(&self.store),
-            workers: Arc::clone(&self.workers),
-            scripts: Arc::clone(&self.scripts),
-            results: self.results.clone(),
-            metrics: self.metrics.clone(),
-        }
-    }
-}
-
-/// What a job needs.
-struct Work {
-    spec: Arc<ChainSpec>,
-    store: Arc<Store>,
-    workers: Arc<Workers>,
-    scripts: Arc<ScriptCache>,
-    results: mpsc::UnboundedSender<Result<Event, RunError>>,
-    metrics: Metrics,
-}
-
-impl Work {
-    fn send(&self, result: Result<Event, StateFault>) {
-        // The node may have stopped meanwhile.
-        let _ = self.results.send(result.map_err(RunError::from));
-    }
-}
-
-/// Returns final blocks from `from` on, as many as an answer holds. Derived blocks have no certificate: none for them.
-fn read_blocks(store: &Store, from: Height, count: u16) -> Result<Vec<FinalBlock>, StateFault> {
-    let (mut blocks, mut size) = (Vec::new(), 0);
-    for offset in 0..u32::from(count) {
-        let Some(height) = from.checked_add(offset) else { break };
-        let (Some(certificate), Some(block)) = (store.certificate(height)?, store.block_bytes(height)?) else { break };
-        size += block.len();
-        if size > ANSWER_BYTES_TARGET && !blocks.is_empty() {
-            break;
-        }
-        blocks.push(FinalBlock { certificate: certificate.into(), block: Bytes::from(block) });
-    }
-    Ok(blocks)
 }
 
 fn event_of(event: P2pEvent) -> Event {

@@ -39,6 +39,9 @@ const KNOWN_SCRIPTS: usize = 100_000;
 /// Events of the network that wait for the node.
 const NETWORK_EVENTS: usize = 1_024;
 
+/// Most threads that network and REST share, however many cores there are.
+const IO_THREADS_MAX: usize = 4;
+
 /// How long reading from disk may go on after the end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -98,7 +101,9 @@ pub fn serve(prepared: Prepared, stop: impl Future<Output = ()> + Send) -> Resul
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(threads).thread_name(name).enable_all().build().map_err(ServiceError::Runtime)
     };
-    let main = runtime("io", 2)?;
+    // REST leaves half of the cores to the others, and on two its tasks wake each other cheapest on one thread.
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let main = runtime("io", (cores / 2).clamp(1, IO_THREADS_MAX))?;
     // Its tasks mostly wake each other, which costs least on one thread; and no request of REST keeps a vote waiting.
     let p2p = runtime("p2p", 1)?;
     let result = main.block_on(run(prepared, p2p.handle(), stop));

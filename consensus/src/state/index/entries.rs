@@ -1,7 +1,6 @@
 //! What one block does to the histories of scripts.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 
 use bitcoin::{Amount, OutPoint, TxIn, Txid};
 use causeway_chainspec::Height;
@@ -10,6 +9,7 @@ use super::{ScriptId, SpentOutput, is_indexed};
 use crate::block::{Block, Tx};
 use crate::coin::Coin;
 use crate::connect::ConnectedBlock;
+use crate::id_map::IdMap;
 
 /// One output or input of a transaction, at the script that it belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +64,8 @@ pub(super) fn entries(height: Height, block: &Block, spent: &[SpentOutput]) -> V
 }
 
 /// The outputs that a block creates and spends, with the transaction that creates each.
-fn spends_within(block: &Block) -> HashMap<OutPoint, usize> {
-    let index_of: HashMap<Txid, usize> = block.transactions().iter().map(Tx::txid).zip(0..).collect();
+fn spends_within(block: &Block) -> IdMap<OutPoint, usize> {
+    let index_of: IdMap<Txid, usize> = block.transactions().iter().map(Tx::txid).zip(0..).collect();
     let within = |input: &TxIn| {
         let creator = index_of.get(&input.previous_output.txid)?;
         Some((input.previous_output, *creator))

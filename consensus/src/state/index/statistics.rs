@@ -1,12 +1,11 @@
 //! The running sums of a script's history, which the database adds up by itself.
 
-use std::collections::HashMap;
-
 use bitcoin::Amount;
 use rocksdb::MergeOperands;
 
 use super::ScriptId;
 use super::entries::Entry;
+use crate::id_map::IdMap;
 
 /// Most bytes of a 128-bit number, seven bits in each.
 const NUMBER_BYTES_MAX: usize = 19;
@@ -115,7 +114,7 @@ impl Statistics {
 
 /// How many parts of each script's sums the database holds apart, so that reading a script of every block stays quick.
 #[derive(Debug, Default)]
-pub(in crate::state) struct Parts(HashMap<ScriptId, u8>);
+pub(in crate::state) struct Parts(IdMap<ScriptId, u8>);
 
 /// Parts of a script's sums that are not put together.
 const MAX_PARTS: u8 = 32;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Amount, Transaction, Txid};
-use causeway_tests::nodes::{Nodes, spec, split};
+use causeway_node::config::{Config, IndexConfig, StoreConfig};
+use causeway_tests::nodes::{Nodes, config, spec, split};
 use causeway_tests::wallet::{Kind, Owner, Spendable, output, spend};
 use serde::Serialize;
 
@@ -44,6 +45,8 @@ struct Report {
     final_ms_median: f64,
     final_ms_max: f64,
     throughput: Throughput,
+    /// Of validators that serve no wallets: `index = "none"`.
+    throughput_without_indexes: Throughput,
 }
 
 /// From the start of a height to its decision, at every validator.
@@ -62,7 +65,7 @@ struct Throughput {
     transactions: usize,
     seconds: f64,
     transactions_per_second: f64,
-    /// One Schnorr verification by libsecp256k1 while all cores verify, in this run.
+    /// One Schnorr verification by libsecp256k1 while all cores verify: right before this run and right after it, together.
     verification_us: f64,
     /// What the machine could do if only the four validators' signature checks took time.
     limit_per_second: f64,
@@ -73,11 +76,8 @@ struct Throughput {
 
 pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let cores = std::thread::available_parallelism()?.get();
-    let (heights, payments, transactions) = if options.quick { (25, 5, 2_000) } else { (150, 20, 20_000) };
-    let mut nodes = Nodes::create_with_bitcoin(spec(4, INTERVAL_MS), 0);
-    nodes.start_all();
-    nodes.wait_height(105);
-
+    let (heights, payments, transactions) = if options.quick { (25, 5, 2_000) } else { (150, 20, 80_000) };
+    let mut nodes = start(IndexConfig::All);
     let empty = decisions(&mut nodes, heights, |_, _| Ok(()))?;
     println!("{VALIDATORS} validators, {cores} cores, a block every {INTERVAL_MS} ms");
     print_decisions("empty blocks", &empty);
@@ -107,19 +107,48 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let (final_ms_median, final_ms_max) = (times[times.len() / 2], times[times.len() - 1]);
     println!("a payment is final after {final_ms_median:.0} ms (median), {final_ms_max:.0} ms (longest)");
 
-    let throughput = throughput(&mut nodes, coins, &owner, cores)?;
-    let Throughput { transactions, transactions_per_second, limit_per_second, ratio, cpu_ratio, .. } = &throughput;
-    println!(
-        "{transactions} P2TR transactions of one input and two outputs: {transactions_per_second:.0} final per second, \
-         {ratio:.2} of the {limit_per_second:.0} that signature checks alone permit; CPU {cpu_ratio:.2} x of these checks"
-    );
-    let report =
-        Report { cores, block_interval_ms: INTERVAL_MS, empty, megabyte, final_ms_median, final_ms_max, throughput };
+    let throughput = measure_throughput(&nodes, coins, &owner, cores)?;
+    print_throughput("with the indexes of wallets", &throughput);
+    nodes.stop(0..VALIDATORS);
+
+    let mut nodes = start(IndexConfig::None);
+    let coins = fund(&mut nodes, &owner, transactions)?;
+    let throughput_without_indexes = measure_throughput(&nodes, &coins[..throughput.transactions], &owner, cores)?;
+    print_throughput("without them", &throughput_without_indexes);
+    nodes.stop(0..VALIDATORS);
+
     if let Some(path) = &options.json {
+        let report = Report {
+            cores,
+            block_interval_ms: INTERVAL_MS,
+            empty,
+            megabyte,
+            final_ms_median,
+            final_ms_max,
+            throughput,
+            throughput_without_indexes,
+        };
         fs::write(path, serde_json::to_string_pretty(&report)? + "\n")?;
     }
-    nodes.stop(0..VALIDATORS);
     Ok(())
+}
+
+/// A network of four validators that have a few blocks. Their store is that of a validator, not of a test.
+fn start(index: IndexConfig) -> Nodes {
+    let config = Config { store: StoreConfig { index, ..StoreConfig::default() }, ..config() };
+    let mut nodes = Nodes::create_with_bitcoin(spec(4, INTERVAL_MS), 0, config);
+    nodes.start_all();
+    nodes.wait_height(105);
+    nodes
+}
+
+fn print_throughput(indexes: &str, throughput: &Throughput) {
+    let Throughput { transactions, transactions_per_second, limit_per_second, ratio, cpu_ratio, .. } = throughput;
+    println!(
+        "{transactions} P2TR transactions of one input and two outputs, {indexes}: {transactions_per_second:.0} final per \
+         second, {ratio:.2} of the {limit_per_second:.0} that signature checks alone permit; CPU {cpu_ratio:.2} x of these \
+         checks"
+    );
 }
 
 fn print_decisions(what: &str, decisions: &Decisions) {
@@ -195,16 +224,37 @@ fn fund(nodes: &mut Nodes, owner: &Owner, count: usize) -> Result<Vec<Spendable>
     let more = count + count / 4 + 2_000;
     let branches = u64::try_from(more)?.div_ceil(FAN_OUT);
     let (root, coins) = split(&nodes.fund(), owner, Kind::P2trKey, branches, Amount::from_sat(100_000));
-    let txid = post(nodes, 0, &root)?;
-    nodes.wait_final(txid);
+    post_and_wait(nodes, &root)?;
     let mut all = Vec::new();
     for coin in &coins {
         let (transaction, coins) = split(coin, owner, Kind::P2trKey, FAN_OUT, Amount::from_sat(200_000));
-        let txid = post(nodes, 0, &transaction)?;
-        nodes.wait_final(txid);
+        post_and_wait(nodes, &transaction)?;
         all.extend(coins);
     }
     Ok(all)
+}
+
+/// Hands in a transaction, and waits until every validator has it in a block.
+fn post_and_wait(nodes: &mut Nodes, transaction: &Transaction) -> Result<(), Box<dyn std::error::Error>> {
+    let mut height = nodes.best_height();
+    let txid = post(nodes, 0, transaction)?;
+    nodes.wait("a block with the transaction", |nodes| {
+        while let Some(hash) = nodes.hash(0, height) {
+            if txids(nodes, &hash).contains(&txid) {
+                return true;
+            }
+            height += 1;
+        }
+        false
+    });
+    nodes.wait_height(height);
+    Ok(())
+}
+
+/// The transactions of a block.
+fn txids(nodes: &Nodes, hash: &str) -> Vec<Txid> {
+    let txids = nodes.json(0, &format!("/block/{hash}/txids"));
+    serde_json::from_value(txids).expect("a list of txids")
 }
 
 /// One input, two outputs.
@@ -226,15 +276,15 @@ fn post(nodes: &Nodes, index: usize, transaction: &Transaction) -> Result<Txid, 
     Ok(nodes.submit(index, transaction).map_err(|answer| format!("refused: {answer}"))?)
 }
 
-fn throughput(
-    nodes: &mut Nodes,
+fn measure_throughput(
+    nodes: &Nodes,
     coins: &[Spendable],
     owner: &Owner,
     cores: usize,
 ) -> Result<Throughput, Box<dyn std::error::Error>> {
     let transactions: Vec<Transaction> = coins.iter().map(|coin| pay(coin, owner)).collect();
     let mut open: BTreeSet<Txid> = transactions.iter().map(Transaction::compute_txid).collect();
-    let verification_us = verification_us(owner, cores)?;
+    let before_us = verification_us(owner, cores)?;
     let parts = transactions.chunks(transactions.len().div_ceil(SENDERS)).enumerate();
     let rest = |index: usize| nodes.node(index % VALIDATORS).rest.clone();
     let parts: Vec<(String, Vec<String>)> =
@@ -250,8 +300,8 @@ fn throughput(
         match nodes.hash(0, height + 1) {
             Some(hash) => {
                 height += 1;
-                for txid in nodes.json(0, &format!("/block/{hash}/txids")).as_array().ok_or("a list")? {
-                    open.remove(&txid.as_str().ok_or("a txid")?.parse::<Txid>()?);
+                for txid in txids(nodes, &hash) {
+                    open.remove(&txid);
                 }
             }
             None => std::thread::sleep(Duration::from_millis(20)),
@@ -261,6 +311,7 @@ fn throughput(
     for sender in senders {
         sender.join().map_err(|_| "a sender failed")?.map_err(|error| format!("a sender failed: {error}"))?;
     }
+    let verification_us = (before_us + verification_us(owner, cores)?) / 2.0;
     let count = f64::from(u32::try_from(transactions.len())?);
     let limit_per_second = f64::from(u32::try_from(cores)?) / (4.0 * verification_us * 1e-6);
     Ok(Throughput {

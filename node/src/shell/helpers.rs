@@ -1,0 +1,264 @@
+//! What works for the node's thread: checks of transactions on a pool of threads, blocks on a second one, commits on a
+//! thread of their own. Every result comes back as an event.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use causeway_chainspec::{ChainSpec, Height};
+use causeway_consensus::state::{CoinFlush, Store};
+use causeway_consensus::{ConnectedBlock, ScriptCache, StateFault, Workers};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+
+use super::p2p::P2p;
+use super::run::{AskBitcoin, RunError};
+use crate::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
+use crate::machine::peg::{BitcoinAnswer, BitcoinQuestion};
+use crate::machine::{Event, InboundId, Ticket};
+use crate::metrics::Metrics;
+use crate::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response};
+
+/// Answers with blocks that are read from disk at once.
+const SERVING_MAX: usize = 4;
+
+/// Threads that judge and assemble blocks. Each uses all of [`Workers`].
+const BLOCK_THREADS: usize = 2;
+
+/// A thread of a pool that has had nothing to do for so long ends. The next job starts another.
+const KEEP_IDLE: Duration = Duration::from_secs(600);
+
+/// What the helpers work with.
+pub(super) struct Parts {
+    pub(super) spec: Arc<ChainSpec>,
+    pub(super) store: Arc<Store>,
+    pub(super) workers: Arc<Workers>,
+    pub(super) scripts: Arc<ScriptCache>,
+    pub(super) bitcoin: Option<Arc<dyn AskBitcoin>>,
+    /// The runtime of network and REST.
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) metrics: Metrics,
+}
+
+/// What others do for the node.
+pub(super) struct Helpers {
+    spec: Arc<ChainSpec>,
+    store: Arc<Store>,
+    workers: Arc<Workers>,
+    scripts: Arc<ScriptCache>,
+    checks: Pool,
+    blocks: Pool,
+    commits: std_mpsc::SyncSender<Commit>,
+    serving: Arc<tokio::sync::Semaphore>,
+    bitcoin: Option<Arc<dyn AskBitcoin>>,
+    results: ToNode,
+    runtime: tokio::runtime::Handle,
+    metrics: Metrics,
+}
+
+/// A decided block on its way to disk.
+pub(super) struct Commit {
+    pub(super) connected: Arc<ConnectedBlock>,
+    pub(super) certificate: Vec<u8>,
+    pub(super) flush: CoinFlush,
+}
+
+impl Helpers {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub(super) fn start(
+        parts: Parts,
+        results: mpsc::UnboundedSender<Result<Event, RunError>>,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
+        let Parts { spec, store, workers, scripts, bitcoin, runtime, metrics } = parts;
+        let results = ToNode(results);
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let (commits, commits_in) = std_mpsc::sync_channel(1);
+        let committer = committer(Arc::clone(&store), commits_in, results.clone(), metrics.clone());
+        let committer = std::thread::Builder::new().name("commit".into()).spawn(committer)?;
+        let helpers = Self {
+            spec,
+            store,
+            workers,
+            scripts,
+            checks: Pool::new("check", cores.get())?,
+            blocks: Pool::new("block", BLOCK_THREADS)?,
+            commits,
+            serving: Arc::new(tokio::sync::Semaphore::new(SERVING_MAX)),
+            bitcoin,
+            results,
+            runtime,
+            metrics,
+        };
+        Ok((helpers, committer))
+    }
+
+    pub(super) fn commit(&self, commit: Commit) -> Result<(), RunError> {
+        self.commits.send(commit).map_err(|_| RunError::Died)
+    }
+
+    pub(super) fn validate(&self, ticket: Ticket, job: ValidateJob) {
+        let work = self.work();
+        self.blocks.spawn(move || {
+            let since = Instant::now();
+            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts);
+            work.metrics.validated(since.elapsed());
+            work.results.send(verdict.map(|verdict| Event::Validated { ticket, verdict }));
+        });
+    }
+
+    pub(super) fn assemble(&self, ticket: Ticket, job: AssembleJob) {
+        let work = self.work();
+        self.blocks.spawn(move || {
+            let since = Instant::now();
+            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts);
+            work.metrics.assembled(since.elapsed());
+            work.results.send(verdict.map(|verdict| Event::Assembled { ticket, verdict }));
+        });
+    }
+
+    pub(super) fn check(&self, ticket: Ticket, job: CheckJob) {
+        let work = self.work();
+        self.checks.spawn(move || {
+            let since = Instant::now();
+            let results = job.run(&*work.store);
+            work.metrics.checked(since.elapsed());
+            work.results.send(results.map(|results| Event::Checked { ticket, results }));
+        });
+    }
+
+    pub(super) fn ask_bitcoin(&self, ticket: Ticket, question: BitcoinQuestion) {
+        let (bitcoin, results) = (self.bitcoin.clone(), self.results.clone());
+        self.runtime.spawn(async move {
+            let answer = match bitcoin {
+                Some(bitcoin) => bitcoin.ask(question).await,
+                None => BitcoinAnswer::Absent,
+            };
+            results.send(Ok::<_, RunError>(Event::BitcoinJudged { ticket, answer }));
+        });
+    }
+
+    /// Reads blocks from disk and answers a peer with them, a few peers at a time.
+    pub(super) fn serve(&self, p2p: &P2p, id: InboundId, from: Height, count: u16) {
+        let (store, p2p, results) = (Arc::clone(&self.store), p2p.clone(), self.results.clone());
+        let serving = Arc::clone(&self.serving);
+        self.runtime.spawn(async move {
+            // Nobody closes it. Who waits here is bounded by the network's open requests.
+            let Ok(_permit) = serving.acquire().await else { return };
+            let read = tokio::task::spawn_blocking(move || read_blocks(&store, from, count));
+            match read.await {
+                Ok(Ok(blocks)) => p2p.respond(id, Response::Blocks(blocks)),
+                Ok(Err(fault)) => drop(results.send(Err(fault))),
+                Err(_) => drop(results.send(Err(RunError::Died))),
+            }
+        });
+    }
+
+    fn work(&self) -> Work {
+        Work {
+            spec: Arc::clone(&self.spec),
+            store: Arc::clone(&self.store),
+            workers: Arc::clone(&self.workers),
+            scripts: Arc::clone(&self.scripts),
+            results: self.results.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// What a job needs.
+struct Work {
+    spec: Arc<ChainSpec>,
+    store: Arc<Store>,
+    workers: Arc<Workers>,
+    scripts: Arc<ScriptCache>,
+    results: ToNode,
+    metrics: Metrics,
+}
+
+/// What the thread does that commits: until nobody can hand in a block any more, or the node has stopped.
+fn committer(
+    store: Arc<Store>,
+    commits: std_mpsc::Receiver<Commit>,
+    results: ToNode,
+    metrics: Metrics,
+) -> impl FnOnce() {
+    move || {
+        for Commit { connected, certificate, flush } in commits {
+            let since = Instant::now();
+            let result = store.commit(&connected, &certificate, flush);
+            if result.is_ok() {
+                metrics.committed(connected.block(), since.elapsed());
+            }
+            if !results.send(result.map(|committed| Event::Committed { height: committed.height() })) {
+                break;
+            }
+        }
+    }
+}
+
+/// Returns final blocks from `from` on, as many as an answer holds. Derived blocks have no certificate: none for them.
+fn read_blocks(store: &Store, from: Height, count: u16) -> Result<Vec<FinalBlock>, StateFault> {
+    let (mut blocks, mut size) = (Vec::new(), 0);
+    for offset in 0..u32::from(count) {
+        let Some(height) = from.checked_add(offset) else { break };
+        let (Some(certificate), Some(block)) = (store.certificate(height)?, store.block_bytes(height)?) else { break };
+        size += block.len();
+        if size > ANSWER_BYTES_TARGET && !blocks.is_empty() {
+            break;
+        }
+        blocks.push(FinalBlock { certificate: certificate.into(), block: Bytes::from(block) });
+    }
+    Ok(blocks)
+}
+
+/// Threads that sleep while there is nothing to do, and take jobs in the order they came. (Rayon's look for work for a
+/// while before they sleep, which costs the other threads of a small machine.)
+#[derive(Debug)]
+struct Pool(Option<Runtime>);
+
+impl Pool {
+    fn new(name: &str, threads: usize) -> std::io::Result<Self> {
+        let mut builder = Builder::new_current_thread();
+        builder.thread_name(name).max_blocking_threads(threads).thread_keep_alive(KEEP_IDLE);
+        Ok(Self(Some(builder.build()?)))
+    }
+
+    fn spawn(&self, job: impl FnOnce() + Send + 'static) {
+        let pool = self.0.as_ref().expect("it is there until the pool is dropped");
+        // Whoever waits for the job hears of it in another way.
+        drop(pool.spawn_blocking(job));
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.take() {
+            pool.shutdown_background();
+        }
+    }
+}
+
+/// The way back to the node, which is told if a thread panics that holds one.
+#[derive(Clone)]
+pub(super) struct ToNode(mpsc::UnboundedSender<Result<Event, RunError>>);
+
+impl ToNode {
+    /// Whether the node still runs.
+    fn send(&self, result: Result<Event, impl Into<RunError>>) -> bool {
+        self.0.send(result.map_err(Into::into)).is_ok()
+    }
+}
+
+impl Drop for ToNode {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.send(Err(RunError::Died));
+        }
+    }
+}
