@@ -2,9 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-/// By default the standard library's keyed hasher takes as long as the look-up that follows. Foldhash takes a fifth of that;
-/// each map has a key of its own that nobody outside sees. Whoever wanted collisions would have to make SHA-256 hashes for a
-/// key that he does not know.
+/// The standard library's hasher takes as long as the look-up that follows. This one is keyed too, for each map anew, and
+/// nobody outside sees a hash: whoever wanted collisions would have to grind SHA-256 for a key that he does not know.
 type Hasher = foldhash::quality::RandomState;
 
 /// A map by id.

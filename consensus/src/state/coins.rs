@@ -136,6 +136,22 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_is_flushed_takes_with_it_what_was_pending() {
+        let mut memory = CoinMemory::new(1 << 20);
+        memory.remember(coin(0).0, coin(0).1);
+        memory.apply(&StateDelta { spent: vec![], created: vec![coin(1), coin(2)] });
+        memory.apply_flushed(&StateDelta { spent: vec![coin(0), coin(1)], created: vec![coin(3)] });
+        assert_eq!(memory.pending().count(), 0);
+        assert_eq!(memory.pending_bytes(), 0);
+        for spent in [0, 1] {
+            assert_eq!(memory.get(&coin(spent).0), None, "the disk knows");
+        }
+        for unspent in [2, 3] {
+            assert_eq!(memory.get(&coin(unspent).0), Some(Some(coin(unspent).1)));
+        }
+    }
+
+    #[test]
     fn a_spent_coin_leaves_the_cache() {
         let mut memory = CoinMemory::new(1 << 20);
         memory.remember(coin(1).0, coin(1).1);

@@ -262,3 +262,44 @@ impl Drop for ToNode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_takes_jobs_in_their_order() {
+        let pool = Pool::new("test", 1).unwrap();
+        let (done, order) = std_mpsc::channel();
+        for number in 0..100 {
+            let done = done.clone();
+            pool.spawn(move || done.send(number).unwrap());
+        }
+        assert!(order.iter().take(100).eq(0..100));
+    }
+
+    #[test]
+    fn the_node_hears_of_a_job_that_panics() {
+        let (results, mut heard) = mpsc::unbounded_channel();
+        let pool = Pool::new("test", 1).unwrap();
+        let to_node = ToNode(results);
+        let held = to_node.clone();
+        pool.spawn(move || drop(held));
+        let held = to_node.clone();
+        pool.spawn(move || {
+            let _held = held;
+            panic!("as a bug would");
+        });
+        assert!(matches!(heard.blocking_recv(), Some(Err(RunError::Died))));
+        assert!(heard.try_recv().is_err(), "once, and not by the one that ended well");
+    }
+
+    #[tokio::test]
+    async fn a_pool_may_end_where_nothing_may_wait() {
+        let pool = Pool::new("test", 1).unwrap();
+        let (go, wait) = std_mpsc::channel::<()>();
+        pool.spawn(move || drop(wait.recv()));
+        drop(pool);
+        drop(go);
+    }
+}
