@@ -7,12 +7,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Amount, OutPoint};
 use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT};
-use causeway_consensus::state::{CoinFlush, FAMILIES, OpenError, Store, StoreOptions, family_options};
+use causeway_consensus::state::{CoinFlush, FAMILIES, Index, OpenError, Store, StoreOptions, family_options};
 use causeway_consensus::{
     ChainView, Coin, LtHash, NotReady, ResolveError, StateFault, Tip, check_block, parse_block, resolve,
 };
@@ -20,7 +21,7 @@ use causeway_tests::chain::MemoryChain;
 use causeway_tests::history::History;
 use causeway_tests::index_model::check_indexed;
 use causeway_tests::parent::fund;
-use causeway_tests::replay::{connect, describe, open_store, replay, workers, write_blocks};
+use causeway_tests::replay::{connect, describe, open_store, options, replay, workers, write_blocks};
 use causeway_tests::wallet::spend;
 use rocksdb::{ColumnFamilyDescriptor, DB, IteratorMode, Options, ReadOptions};
 use tempfile::TempDir;
@@ -101,6 +102,59 @@ fn coins_that_wait_in_memory_are_found_like_those_on_disk() {
         assert!(store.coins(&created).expect("readable").iter().all(Option::is_some));
         assert!(store.coins(&spent).expect("readable").iter().all(Option::is_none));
     }
+}
+
+#[test]
+fn reads_see_one_state_while_a_block_is_written() {
+    let home = directory();
+    let history = History::new(7, 60, 40);
+    let spec = ChainSpec::built_in("devnet").expect("built in");
+    // So few coins are remembered that most are read from disk.
+    let options = StoreOptions { coin_cache_bytes: 4 << 10, ..options(Index::All) };
+    let store = Store::open(home.path(), &spec, options, &workers()).expect("opens");
+    let (before, after) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    for (index, bytes) in history.blocks.iter().enumerate() {
+        let connected = connect(&store, &spec, &workers(), bytes.clone());
+        let created: Vec<_> = connected.delta().created.iter().map(|(outpoint, _)| *outpoint).collect();
+        let spent: Vec<_> = connected.delta().spent.iter().map(|(outpoint, _)| *outpoint).collect();
+        let outpoints = [created.as_slice(), &spent].concat();
+        let read = || {
+            let tip = store.tip().hash();
+            let coins = store.coins(&outpoints).expect("readable");
+            if tip != store.tip().hash() {
+                return;
+            }
+            let (created, spent) = coins.split_at(created.len());
+            let is_new = tip == connected.tip().hash();
+            assert!(created.iter().all(|coin| coin.is_some() == is_new), "created, and the block is there: {is_new}");
+            assert!(spent.iter().all(|coin| coin.is_some() != is_new), "spent, and the block is there: {is_new}");
+            let view = store.index_view().expect("indexed");
+            if view.tip().hash() == tip {
+                let txid = connected.block().transactions()[0].txid();
+                assert_eq!(view.place(&txid).expect("readable").is_some(), is_new);
+            }
+            let count = if is_new { &after } else { &before };
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_done.load(Ordering::Relaxed) {
+                        read();
+                    }
+                    read();
+                });
+            }
+            // Some of them wait in memory for the next block that takes all to disk.
+            let flush = if index % 3 == 0 { CoinFlush::Later } else { CoinFlush::WithBlock };
+            store.commit(&connected, b"", flush).expect("commits");
+            is_done.store(true, Ordering::Relaxed);
+        });
+    }
+    let (before, after) = (before.into_inner(), after.into_inner());
+    assert!(before > 60 && after >= 120, "{before} reads of the state before a block, {after} of that after it");
+    assert_eq!(store.recompute_coins_hash().expect("readable"), *history.coins.last().expect("blocks"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The coins in memory: what is not yet on disk, and what has been read.
 
 use bitcoin::OutPoint;
+use causeway_chainspec::Height;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -22,6 +23,17 @@ pub(super) struct CoinMemory {
     pending_bytes: usize,
     /// Coins as they are on disk.
     clean: Cache<OutPoint, Coin, ByBytes>,
+    /// The block that is being written, if any: the disk may have its changes already.
+    expected: Option<Expected>,
+}
+
+/// What is on its way to disk, and not yet true.
+#[derive(Debug)]
+struct Expected {
+    /// Coins of this height do not exist yet.
+    height: Height,
+    /// These still do.
+    spent: IdMap<OutPoint, Coin>,
 }
 
 #[derive(Debug, Clone)]
@@ -42,15 +54,30 @@ impl CoinMemory {
     pub(super) fn new(capacity_bytes: usize) -> Self {
         let entries = capacity_bytes / TYPICAL_ENTRY_BYTES;
         let clean = Cache::with_weighter(entries, capacity_bytes as u64, ByBytes);
-        Self { pending: IdMap::default(), pending_bytes: 0, clean }
+        Self { pending: IdMap::default(), pending_bytes: 0, clean, expected: None }
     }
 
     /// Returns what memory knows of a coin: the coin, that there is none, or (outer None) nothing.
     pub(super) fn get(&self, outpoint: &OutPoint) -> Option<Option<Coin>> {
         match self.pending.get(outpoint) {
             Some(change) => Some(change.clone()),
-            None => self.clean.get(outpoint).map(Some),
+            None => self.clean.get(outpoint).or_else(|| self.leaving(outpoint)).map(Some),
         }
+    }
+
+    fn leaving(&self, outpoint: &OutPoint) -> Option<Coin> {
+        self.expected.as_ref()?.spent.get(outpoint).cloned()
+    }
+
+    /// A block at this height is about to be written, with these changes and all that is pending. Until they are applied,
+    /// the state is the one before, whatever the disk says.
+    pub(super) fn expect(&mut self, height: Height, delta: &StateDelta) {
+        self.expected = Some(Expected { height, spent: delta.spent.iter().cloned().collect() });
+    }
+
+    /// Whether a coin that was read from disk is of the block that is being written.
+    pub(super) fn is_expected(&self, coin: &Coin) -> bool {
+        self.expected.as_ref().is_some_and(|expected| expected.height == coin.height)
     }
 
     /// Remembers a coin that was read from disk.
@@ -89,6 +116,7 @@ impl CoinMemory {
 
     /// A block's changes are on disk now, and with them all that was pending.
     pub(super) fn apply_flushed(&mut self, delta: &StateDelta) {
+        self.expected = None;
         self.flushed();
         for (outpoint, coin) in &delta.created {
             self.clean.insert(*outpoint, coin.clone());
@@ -113,7 +141,6 @@ impl CoinMemory {
 mod tests {
     use super::*;
     use bitcoin::{Amount, ScriptBuf, TxOut};
-    use causeway_chainspec::Height;
 
     fn coin(vout: u32) -> (OutPoint, Coin) {
         let output = TxOut { value: Amount::from_sat(u64::from(vout)), script_pubkey: ScriptBuf::new() };

@@ -44,7 +44,7 @@ pub struct FamilyFigures {
 const BLOB_BYTES: &CStr = c"rocksdb.total-blob-file-size";
 
 impl Store {
-    /// Returns how far the store is and how much it holds. Reads counters, and no data; waits while a block is written.
+    /// Returns how far the store is and how much it holds. Reads counters, and no data.
     pub fn figures(&self) -> StoreFigures {
         let (tip, flushed, coins, pending_bytes) = {
             let state = self.read_state();

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use bitcoin::BlockHash;
 use bitcoin::consensus::serialize;
@@ -13,7 +13,7 @@ use causeway_chainspec::{ChainId, ChainSpec, Height, LAST_DERIVED_HEIGHT};
 use rocksdb::{DB, IteratorMode, ReadOptions, WriteBatch};
 
 use super::coins::CoinMemory;
-use super::index::{self, Index, Parts};
+use super::index::{self, Index};
 use super::schema::{self, FORMAT_VERSION};
 use super::store::{State, Store, StoreOptions};
 use crate::block::parse_block;
@@ -133,10 +133,15 @@ pub(super) fn open(
         coins: CoinMemory::new(options.coin_cache_bytes),
         peg_pending: BTreeMap::new(),
         indexed: None,
-        index_parts: Parts::default(),
     };
-    let store =
-        Store { db, path: path.to_owned(), state: RwLock::new(state), stopped: AtomicBool::new(false), _lock: lock };
+    let store = Store {
+        db,
+        path: path.to_owned(),
+        state: RwLock::new(state),
+        writing: Mutex::default(),
+        stopped: AtomicBool::new(false),
+        _lock: lock,
+    };
     let load_error = |source| OpenError::Load { path: path.to_owned(), source };
     if is_new(&store, path)? {
         let mut batch = WriteBatch::default();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
@@ -91,13 +91,15 @@ impl CommittedBlock {
 
 /// The final blocks of one chain and the coins after them.
 ///
-/// Any number of threads may read; a commit waits for readers and holds them off while it writes, so that every read
-/// sees one state.
+/// Any number of threads may read, also while a block is written: every read sees one state, the one before until the whole
+/// block is on disk. Only a view of the indexes waits for the write.
 #[derive(Debug)]
 pub struct Store {
     pub(super) db: DB,
     pub(super) path: PathBuf,
     pub(super) state: RwLock<State>,
+    /// Held by whoever writes, and by whoever must not see the database ahead of the state. Locked before the state.
+    pub(super) writing: Mutex<Parts>,
     pub(super) stopped: AtomicBool,
     /// Held for as long as the store is open.
     pub(super) _lock: File,
@@ -116,7 +118,6 @@ pub(super) struct State {
     pub(super) peg_pending: BTreeMap<RecordKey, Option<Vec<u8>>>,
     /// What the indexes hold; None if they are not kept.
     pub(super) indexed: Option<Indexed>,
-    pub(super) index_parts: Parts,
 }
 
 impl Store {
@@ -148,7 +149,9 @@ impl Store {
         certificate: &[u8],
         flush: CoinFlush,
     ) -> Result<CommittedBlock, StateFault> {
-        let mut state = self.write_state();
+        let mut parts = self.lock_writing();
+        // Nobody else changes it.
+        let state = self.read_state();
         let (height, hash) = (connected.tip().height(), connected.tip().hash());
         let committed = CommittedBlock { height, hash };
         if state.tip.hash() == hash {
@@ -165,7 +168,7 @@ impl Store {
         batch.put_cf(self.family(schema::META), schema::META_TIP, schema::encode_tip(height, hash));
 
         let indexed = match state.indexed {
-            Some(before) => Some(self.put_connected(&mut batch, before, connected, &mut state.index_parts)?),
+            Some(before) => Some(self.put_connected(&mut batch, before, connected, &mut parts)?),
             None => None,
         };
 
@@ -181,7 +184,13 @@ impl Store {
         for (key, value) in connected.peg_events().iter().flat_map(|event| event.records(height)) {
             batch.put_cf(self.family(schema::PEG_HISTORY), key, value);
         }
+        drop(state);
+        if flush_coins {
+            // From now on the disk may be ahead of the state.
+            self.write_state().coins.expect(height, connected.delta());
+        }
         self.write(batch)?;
+        let mut state = self.write_state();
         if flush_coins {
             state.apply_flushed(connected, coin_count);
         } else {
@@ -196,6 +205,7 @@ impl Store {
     /// # Errors
     /// As [`Store::commit`].
     pub fn flush_coins(&self) -> Result<(), StateFault> {
+        let _writing = self.lock_writing();
         let mut state = self.write_state();
         if state.flushed == state.tip.height() {
             return Ok(());
@@ -308,6 +318,7 @@ impl Store {
     /// If the store cannot be read.
     pub fn for_each_coin(&self, mut each: impl FnMut(&OutPoint, &Coin)) -> Result<(), StateFault> {
         let (pending, on_disk) = {
+            let _no_commit = self.lock_writing();
             let state = self.read_state();
             let pending: HashMap<_, _> =
                 state.coins.pending().map(|(outpoint, change)| (*outpoint, change.cloned())).collect();
@@ -436,6 +447,10 @@ impl Store {
         self.state.write().unwrap_or_else(|poisoned| self.stop(poisoned))
     }
 
+    pub(super) fn lock_writing(&self) -> MutexGuard<'_, Parts> {
+        self.writing.lock().unwrap_or_else(|poisoned| self.stop(poisoned))
+    }
+
     /// After a panic in the middle of a change, what is in memory is not to be built on.
     fn stop<Guard>(&self, poisoned: PoisonError<Guard>) -> Guard {
         self.stopped.store(true, Ordering::SeqCst);
@@ -488,7 +503,7 @@ impl ChainView for Store {
     }
 
     fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, StateFault> {
-        // Held to the end, so that no commit comes between what memory and what the disk says.
+        // Held to the end, so that what memory says is of one state.
         let state = self.read_state();
         let mut coins = Vec::with_capacity(outpoints.len());
         let mut missing = Vec::new();
@@ -508,8 +523,13 @@ impl ChainView for Store {
         let values = self.db.batched_multi_get_cf_opt(family, keys, true, &ReadOptions::default());
         for ((_, index), value) in missing.iter().zip(values) {
             let Some(value) = value? else { continue };
-            let coin = Coin::decode(&value).filter(|coin| coin.height <= state.flushed);
-            let coin = coin.ok_or(StateFault::Damaged { record: "coin" })?;
+            let coin = Coin::decode(&value).ok_or(StateFault::Damaged { record: "coin" })?;
+            if state.coins.is_expected(&coin) {
+                continue;
+            }
+            if coin.height > state.flushed {
+                return Err(StateFault::Damaged { record: "coin" });
+            }
             state.coins.remember(outpoints[*index], coin.clone());
             coins[*index] = Some(coin);
         }

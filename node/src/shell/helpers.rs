@@ -298,7 +298,7 @@ mod tests {
     async fn a_pool_may_end_where_nothing_may_wait() {
         let pool = Pool::new("test", 1).unwrap();
         let (go, wait) = std_mpsc::channel::<()>();
-        pool.spawn(move || drop(wait.recv()));
+        pool.spawn(move || assert!(wait.recv().is_err()));
         drop(pool);
         drop(go);
     }

@@ -46,7 +46,8 @@ pub struct SpendPlace {
 impl Store {
     /// Returns the index at the tip; None if none is kept.
     pub fn index_view(&self) -> Option<IndexView<'_>> {
-        // Held while the snapshot is made, so that no commit comes between it and the tip.
+        // So that no commit comes between the snapshot and the tip.
+        let _no_commit = self.lock_writing();
         let state = self.read_state();
         state.indexed?;
         Some(IndexView { store: self, snapshot: self.db.snapshot(), tip: Arc::clone(&state.tip) })
