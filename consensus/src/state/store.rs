@@ -544,3 +544,46 @@ impl ChainView for Store {
         heights.iter().map(time).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroUsize;
+
+    use bitcoin::{Amount, ScriptBuf, TxOut};
+
+    use crate::connect::StateDelta;
+
+    #[test]
+    fn what_is_on_disk_before_its_block_is_the_tip_is_not_there_yet() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let spec = ChainSpec::built_in("devnet").expect("built in");
+        let store = Store::open(home.path(), &spec, StoreOptions::default(), &Workers::new(NonZeroUsize::MIN)).unwrap();
+        let next = store.tip().height().next().expect("a height");
+        let coin = |vout, height| {
+            let output = TxOut { value: Amount::from_sat(1), script_pubkey: ScriptBuf::new() };
+            (OutPoint { vout, ..OutPoint::null() }, Coin { output, height, coinbase: false })
+        };
+        let (old, new) = (coin(0, Height(1)), coin(1, next));
+        let write = |delta: &StateDelta| {
+            let mut batch = WriteBatch::default();
+            store.put_coins(&mut batch, delta.changes());
+            store.write(batch).expect("writes");
+        };
+        write(&StateDelta { spent: vec![], created: vec![old.clone()] });
+
+        let read = || store.coins(&[old.0, new.0]).expect("readable");
+        let delta = StateDelta { spent: vec![old.clone()], created: vec![new.clone()] };
+        store.write_state().coins.expect(next, &delta);
+        write(&delta);
+        for _ in 0..2 {
+            assert_eq!(read(), [Some(old.1.clone()), None]);
+        }
+        {
+            let mut state = store.write_state();
+            state.coins.apply_flushed(&delta);
+            state.flushed = next;
+        }
+        assert_eq!(read(), [None, Some(new.1.clone())]);
+    }
+}

@@ -1,7 +1,7 @@
 //! The running node: its thread.
 //!
 //! One thread owns the [`Node`]. It takes events, one at a time, and performs the actions of each before the next. Work
-//! goes to [helpers](super::helpers) and comes back as events. The network and REST run on threads of their own.
+//! goes to `helpers` and comes back as events. The network and REST run on threads of their own.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
