@@ -450,6 +450,11 @@ impl Mempool {
         self.graph.spender(outpoint)
     }
 
+    /// Returns the outputs of a transaction that the pool spends, and by which transaction each, by output.
+    pub fn spends_of(&self, txid: &Txid) -> impl Iterator<Item = (OutPoint, Txid)> {
+        self.graph.spends_of(txid)
+    }
+
     /// Returns the entries that pay a script or spend from it, newest first.
     pub fn by_script(&self, id: &ScriptId) -> impl Iterator<Item = &Entry> {
         self.graph.by_script(id)

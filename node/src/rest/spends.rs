@@ -38,25 +38,15 @@ pub(super) async fn of_output<L: Live>(app: &App<L>, outpoint: OutPoint) -> Resu
 
 /// `GET /tx/:txid/outspends`: of each output.
 pub(super) async fn of_outputs<L: Live>(app: &App<L>, txid: Txid) -> Result<Answer, Refusal> {
-    // How many there are is the same at every tip.
-    let waiting_outputs = move |pool: &Mempool| pool.get(&txid).map(|entry| entry.transaction().output.len());
-    let outputs = app.at_one_tip(waiting_outputs, move |reader, view, waiting_outputs| match view.place(&txid)? {
-        Some(place) => {
-            let place = reader.place_of(place)?;
-            Ok(reader.transaction(&place)?.output.len())
-        }
-        None => waiting_outputs.ok_or(Refusal::TransactionNotFound),
-    });
-    let outputs = outputs.await?;
-    let outpoints = move || (0..).take(outputs).map(move |vout| OutPoint { txid, vout });
     app.at_one_tip(
         move |pool| {
             // No more than references: the node stands still meanwhile.
-            let spenders: BTreeSet<Txid> = outpoints().filter_map(|outpoint| pool.spender(&outpoint)).collect();
+            let spenders: BTreeSet<Txid> = pool.spends_of(&txid).map(|(_, spender)| spender).collect();
             let spenders = spenders.iter().filter_map(|spender| pool.get(spender));
-            spenders.map(|it| (it.txid(), Arc::clone(it.transaction()))).collect::<Vec<_>>()
+            let spenders: Vec<_> = spenders.map(|it| (it.txid(), Arc::clone(it.transaction()))).collect();
+            (pool.get(&txid).map(|entry| entry.transaction().output.len()), spenders)
         },
-        move |reader, view, spenders| {
+        move |reader, view, (waiting_outputs, spenders)| {
             let waiting: HashMap<OutPoint, (Txid, u32)> = spenders
                 .iter()
                 .flat_map(|(spender, transaction)| {
@@ -64,7 +54,14 @@ pub(super) async fn of_outputs<L: Live>(app: &App<L>, txid: Txid) -> Result<Answ
                     inputs.map(move |(vin, input)| (input.previous_output, (*spender, vin)))
                 })
                 .collect();
-            let outpoints: Vec<OutPoint> = outpoints().collect();
+            let outputs = match view.place(&txid)? {
+                Some(place) => {
+                    let place = reader.place_of(place)?;
+                    reader.transaction(&place)?.output.len()
+                }
+                None => waiting_outputs.ok_or(Refusal::TransactionNotFound)?,
+            };
+            let outpoints: Vec<OutPoint> = (0..).take(outputs).map(|vout| OutPoint { txid, vout }).collect();
             let mut spends = reader.spends(view, &outpoints)?;
             let spend = |outpoint: &OutPoint| {
                 let waiting = waiting.get(outpoint).copied().map(unconfirmed);

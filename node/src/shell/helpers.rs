@@ -103,32 +103,37 @@ impl Helpers {
     }
 
     pub(super) fn validate(&self, ticket: Ticket, job: ValidateJob) {
-        let work = self.work();
-        self.blocks.spawn(move || {
-            let since = Instant::now();
-            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts);
-            work.metrics.validated(since.elapsed());
-            work.results.send(verdict.map(|verdict| Event::Validated { ticket, verdict }));
+        self.run(&self.blocks, Metrics::validated, move |work| {
+            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts)?;
+            Ok(Event::Validated { ticket, verdict })
         });
     }
 
     pub(super) fn assemble(&self, ticket: Ticket, job: AssembleJob) {
-        let work = self.work();
-        self.blocks.spawn(move || {
-            let since = Instant::now();
-            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts);
-            work.metrics.assembled(since.elapsed());
-            work.results.send(verdict.map(|verdict| Event::Assembled { ticket, verdict }));
+        self.run(&self.blocks, Metrics::assembled, move |work| {
+            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts)?;
+            Ok(Event::Assembled { ticket, verdict })
         });
     }
 
     pub(super) fn check(&self, ticket: Ticket, job: CheckJob) {
+        self.run(&self.checks, Metrics::checked, move |work| {
+            Ok(Event::Checked { ticket, results: job.run(&*work.store)? })
+        });
+    }
+
+    fn run(
+        &self,
+        pool: &Pool,
+        took: fn(&Metrics, Duration),
+        job: impl FnOnce(&Work) -> Result<Event, StateFault> + Send + 'static,
+    ) {
         let work = self.work();
-        self.checks.spawn(move || {
+        pool.spawn(move || {
             let since = Instant::now();
-            let results = job.run(&*work.store);
-            work.metrics.checked(since.elapsed());
-            work.results.send(results.map(|results| Event::Checked { ticket, results }));
+            let event = job(&work);
+            took(&work.metrics, since.elapsed());
+            work.results.send(event);
         });
     }
 

@@ -234,7 +234,7 @@ fn fund(nodes: &mut Nodes, owner: &Owner, count: usize) -> Result<Vec<Spendable>
     Ok(all)
 }
 
-/// Hands in a transaction, and waits until every validator has it in a block.
+/// Hands in a transaction, and waits until every validator has it in a block; also where there is no index to ask.
 fn post_and_wait(nodes: &mut Nodes, transaction: &Transaction) -> Result<(), Box<dyn std::error::Error>> {
     let mut height = nodes.best_height();
     let txid = post(nodes, 0, transaction)?;
