@@ -10,7 +10,7 @@ use bitcoin::hashes::sha256d;
 use bitcoin::{Address, Amount, FeeRate, Network, Psbt, Transaction, Txid};
 use causeway_tests::devnet::{PegNetwork, payee};
 
-use super::{alone, between_blocks};
+use super::{alone, replace_in_time};
 
 /// More than two pages of a history.
 const PAYMENTS: u32 = 60;
@@ -71,6 +71,7 @@ impl Client {
 
     /// Sends a payment and then another one in its place.
     fn replace(&mut self, payee: &Address) -> (Txid, Txid) {
+        self.sync();
         let first = self.draft(payee, COIN / 100);
         self.esplora.broadcast(&first).unwrap();
         // Whoever has just sent it sees it with the next request.
@@ -134,11 +135,9 @@ fn bdk_scans_syncs_pays_replaces_and_restores() {
     client.check_proof(paid);
 
     let shop = payee("shop");
-    let (replaced, replacement) = between_blocks(&network, || client.replace(&shop));
-    network.wait("the replacement in a block", |_| {
-        client.sync();
-        client.is_final(replacement).then_some(())
-    });
+    let (replaced, replacement) = replace_in_time(&mut network, || client.replace(&shop));
+    client.sync();
+    assert!(client.is_final(replacement));
     assert!(client.wallet.get_tx(replaced).is_none(), "the replaced payment is no part of the history");
     client.check_proof(replacement);
 

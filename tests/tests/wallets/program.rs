@@ -6,12 +6,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use bitcoin::{Address, Amount, Network};
+use bitcoin::{Address, Amount, Network, Txid};
 use causeway_tests::devnet::{PegNetwork, payee};
 use causeway_tests::nodes::program;
 use serde_json::Value;
 
-use super::{alone, between_blocks};
+use super::{alone, replace_in_time};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
@@ -163,12 +163,10 @@ fn a_depositor_is_credited_pays_replaces_and_withdraws() {
     let sent = cli.json(&["send", &shop, "0.25 BTC", "--feerate", "2 sat/vB", "--yes", "--wait"]);
     assert!(sent["height"].as_u64().unwrap() > 100, "{sent}");
     assert_eq!(sent["payments"][0]["amount_sat"], 25_000_000);
-    let (first, second) = between_blocks(&network, || replace(&cli, &shop));
+    let (first, second) = replace_in_time(&mut network, || replace(&cli, &shop));
+    let (first, second) = (first.to_string(), second.to_string());
     let (_, error) = cli.fail(&["send", "--replace", &first, "--yes"]);
     assert!(error.contains("not final"), "{error}");
-    network.wait("the replacement in a block", |network| {
-        network.node().is_final(second.parse().unwrap()).unwrap().then_some(())
-    });
     let history = cli.json(&["history"]);
     let txids: Vec<&str> =
         history["transactions"].as_array().unwrap().iter().map(|entry| entry["txid"].as_str().unwrap()).collect();
@@ -204,7 +202,7 @@ fn a_depositor_is_credited_pays_replaces_and_withdraws() {
 }
 
 /// Sends a payment and then one in its place.
-fn replace(cli: &Cli, payee: &str) -> (String, String) {
+fn replace(cli: &Cli, payee: &str) -> (Txid, Txid) {
     let first = cli.json(&["send", payee, "0.01 BTC", "--yes"]);
     let first = first["txid"].as_str().unwrap().to_owned();
     let (_, error) = cli.fail(&["send", "--replace", &first, "--feerate", "1 sat/vB", "--yes"]);
@@ -212,5 +210,5 @@ fn replace(cli: &Cli, payee: &str) -> (String, String) {
     let second = cli.json(&["send", "--replace", &first, "--yes"]);
     assert_eq!(second["replaces"], first.as_str());
     assert_eq!(second["payments"][0]["amount_sat"], 1_000_000);
-    (first, second["txid"].as_str().unwrap().to_owned())
+    (first.parse().unwrap(), second["txid"].as_str().unwrap().parse().unwrap())
 }
