@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! http      the accept loop, and the end of it
+//! listen    the address
 //! hosts     who may connect, and have requests under way
 //! line      what a connection is at, and until when it may be
 //! socket    the bytes of a connection, reported to its line
@@ -20,6 +21,7 @@
 mod encoding;
 mod hosts;
 mod line;
+mod listen;
 mod refusal;
 mod service;
 mod socket;
@@ -46,6 +48,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use warp::reply::{Reply, Response};
 use warp::{Filter, Rejection};
 
+pub use listen::{ListenError, listen};
 pub use refusal::Refusal;
 
 use hosts::{Hosts, Seat};

@@ -23,13 +23,11 @@ mod health;
 mod named;
 mod seen;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use warp::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -45,7 +43,7 @@ pub use seen::{NetworkSeen, Sources};
 use health::{Facts, Readiness, Trouble, judge};
 use seen::{NodeSeen, Unseen, Watcher};
 
-use crate::http;
+use crate::http::{self, ListenError};
 
 /// How long the node and its disk may take to be seen. Whoever checks may wait no longer than a few seconds.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -61,54 +59,6 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The content type of OpenMetrics, which `/metrics` is written in.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Why the server did not start.
-#[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MetricsError {
-    /// Somebody listens there.
-    #[error("{bind} is in use by another process: stop that one, or set `bind` in section [metrics] of config.toml")]
-    InUse {
-        bind: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-    /// The machine has no such address.
-    #[error("{bind} is no address of this machine: set `bind` in section [metrics] of config.toml to one that is")]
-    NotHere {
-        bind: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-    /// The system does not permit it.
-    #[error(
-        "{bind} is not permitted to this user: set `bind` in section [metrics] of config.toml, with a port from 1024 on"
-    )]
-    NotPermitted {
-        bind: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-    /// Listening failed for another reason.
-    #[error("cannot listen on {bind}: see the cause, and check `bind` in section [metrics] of config.toml")]
-    Listen {
-        bind: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl MetricsError {
-    fn of_listening(bind: SocketAddr, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::AddrInUse => Self::InUse { bind, source },
-            io::ErrorKind::AddrNotAvailable => Self::NotHere { bind, source },
-            io::ErrorKind::PermissionDenied => Self::NotPermitted { bind, source },
-            _ => Self::Listen { bind, source },
-        }
-    }
-}
 
 /// How far the process is.
 #[derive(Clone)]
@@ -134,8 +84,8 @@ impl Server {
     /// Listens, and serves from then on. With port 0 the system chooses one. `interval` is the least time between two blocks.
     ///
     /// # Errors
-    /// [`MetricsError`], each with what to do.
-    pub async fn start(bind: SocketAddr, metrics: Metrics, interval: Duration) -> Result<Self, MetricsError> {
+    /// [`ListenError`], each with what to do.
+    pub async fn start(bind: SocketAddr, metrics: Metrics, interval: Duration) -> Result<Self, ListenError> {
         Self::start_within(ANSWER_WITHIN, bind, metrics, interval).await
     }
 
@@ -144,9 +94,8 @@ impl Server {
         bind: SocketAddr,
         metrics: Metrics,
         interval: Duration,
-    ) -> Result<Self, MetricsError> {
-        let listener = TcpListener::bind(bind).await.map_err(|source| MetricsError::of_listening(bind, source))?;
-        let address = listener.local_addr().map_err(|source| MetricsError::of_listening(bind, source))?;
+    ) -> Result<Self, ListenError> {
+        let (listener, address) = http::listen(bind, "metrics").await?;
         let (stage, stages) = watch::channel(Stage::Starting);
         let (stop, stopped) = watch::channel(false);
         let requests = Semaphore::new(MAX_REQUESTS);

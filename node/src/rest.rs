@@ -48,7 +48,6 @@ mod v1;
 mod waiting;
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -57,7 +56,6 @@ use causeway_chainspec::ChainSpec;
 use causeway_consensus::bft::{Equivocation, ValidatorSet, ValidatorSetError};
 use causeway_consensus::state::Store;
 use libp2p::{Multiaddr, PeerId};
-use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, watch};
 use warp::http::Method;
 use warp::reply::Response;
@@ -66,7 +64,7 @@ pub use live::Live;
 pub use meter::{Asked, Meter, Open};
 pub(crate) use problem::in_words;
 
-use crate::http::{self, Limits};
+use crate::http::{self, Limits, ListenError};
 use reader::Chain;
 use server::{MAX_BODY_BYTES, Times};
 use trail::Trail;
@@ -144,54 +142,15 @@ impl fmt::Display for Direction {
 }
 
 /// Why the server did not start.
-#[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestError {
-    /// Somebody listens there.
-    #[error("{bind} is in use by another process: stop that one, or set `bind` in section [rest] of config.toml")]
-    InUse {
-        bind: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-    /// The machine has no such address.
-    #[error("{bind} is no address of this machine: set `bind` in section [rest] of config.toml to one that is")]
-    NotHere {
-        bind: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-    /// The system does not permit it.
-    #[error(
-        "{bind} is not permitted to this user: set `bind` in section [rest] of config.toml, with a port from 1024 on"
-    )]
-    NotPermitted {
-        bind: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-    /// Listening failed for another reason.
-    #[error("cannot listen on {bind}: see the cause, and check `bind` in section [rest] of config.toml")]
-    Listen {
-        bind: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
+    /// The address cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The chainspec's validators are no set.
     #[error("the validators of the chainspec cannot be served: correct the chainspec")]
     Validators(#[source] ValidatorSetError),
-}
-
-impl RestError {
-    fn of_listening(bind: SocketAddr, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::AddrInUse => Self::InUse { bind, source },
-            io::ErrorKind::AddrNotAvailable => Self::NotHere { bind, source },
-            io::ErrorKind::PermissionDenied => Self::NotPermitted { bind, source },
-            _ => Self::Listen { bind, source },
-        }
-    }
 }
 
 /// Listens, and returns the address and the server, which works while it is polled and ends after `shutdown`: requests
@@ -216,8 +175,7 @@ async fn serve_within<L: Live>(
     let Config { bind, max_connections, max_connections_per_address } = config;
     let (stopping, stop) = watch::channel(false);
     let app = Arc::new(App::new(times, parts, stop.clone())?);
-    let listener = TcpListener::bind(bind).await.map_err(|source| RestError::of_listening(bind, source))?;
-    let address = listener.local_addr().map_err(|source| RestError::of_listening(bind, source))?;
+    let (listener, address) = http::listen(bind, "rest").await?;
     let limits = Limits {
         body_bytes: MAX_BODY_BYTES as u64,
         ..Limits::of_connections(max_connections, max_connections_per_address)

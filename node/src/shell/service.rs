@@ -29,8 +29,9 @@ use super::run::{AskBitcoin, Disk, Parts, RunError, Running, start};
 use crate::cli::run::{Prepared, Validator};
 use crate::config::Config;
 use crate::home::Home;
+use crate::http::ListenError;
 use crate::machine::{Node, Restart, Setup};
-use crate::metrics::{self, Metrics, MetricsError, NetworkSeen};
+use crate::metrics::{self, Metrics, NetworkSeen};
 use crate::rest::{self, peg::BitcoinSource};
 
 /// Transactions whose scripts are known to be valid: some blocks' worth.
@@ -83,7 +84,7 @@ pub enum ServiceError {
     Rest(#[from] rest::RestError),
     /// Metrics and health.
     #[error(transparent)]
-    Metrics(#[from] MetricsError),
+    Metrics(#[from] ListenError),
     /// Tokio.
     #[error("the threads of the network cannot be started: raise the limit of processes of this user")]
     Runtime(#[source] std::io::Error),

@@ -13,6 +13,7 @@ use libp2p::PeerId;
 use serde_json::{Value, json};
 
 use super::site::{Site, certificate, config, serve_again, spec};
+use crate::http::ListenError;
 use crate::machine::PeerStatus;
 use crate::rest::RestError;
 
@@ -270,14 +271,14 @@ fn a_node_that_stops_says_so_and_the_chain_can_still_be_read() {
 fn an_address_in_use_is_named_with_what_to_do() {
     let site = Site::new();
     let error = serve_again(&site);
-    assert!(matches!(error, RestError::InUse { .. }));
+    assert!(matches!(error, RestError::Listen(ListenError::InUse { .. })));
     let text = error.to_string();
     assert!(text.starts_with(&site.address.to_string()), "{text}");
     assert!(text.contains("set `bind` in section [rest] of config.toml"), "{text}");
     let elsewhere = config("203.0.113.1:1".parse().unwrap());
     let parts = super::site::parts(&site.store, &site.node);
     let error = site.runtime.block_on(crate::rest::serve(elsewhere, parts, std::future::pending())).err().unwrap();
-    assert!(matches!(error, RestError::NotHere { .. }), "{error}");
+    assert!(matches!(error, RestError::Listen(ListenError::NotHere { .. })), "{error}");
 }
 
 #[test]
