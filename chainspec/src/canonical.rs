@@ -1,11 +1,12 @@
 //! The canonical encoding of a chainspec, and its hash.
 //!
-//! The hash is `tagged_hash("causeway/chainspec/v1", encoding)` as BIP340 defines tagged hashes. Integers are little
+//! The hash is `tagged_hash("causeway/chainspec/v2", encoding)` as BIP340 defines tagged hashes. Integers are little
 //! endian, counts and lengths are `u32`, values of a fixed size stand bare, a name follows its length. Networks
 //! are the four bytes of their P2P magic. In order:
 //!
 //! | field | encoding |
 //! |---|---|
+//! | `rules` | `u32` |
 //! | `name` | length, bytes |
 //! | `identity` | magic |
 //! | `launch` | 32 bytes |
@@ -31,9 +32,9 @@ use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::hex::DisplayHex;
 
 use crate::epoch::Timelocks;
-use crate::spec::ChainSpecParts;
+use crate::spec::{ChainSpecParts, RULES};
 
-const TAG: &str = "causeway/chainspec/v1";
+const TAG: &str = "causeway/chainspec/v2";
 
 /// The canonical hash of a chainspec. Shown as hex in the order of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,6 +78,7 @@ fn encode(parts: &ChainSpecParts) -> Vec<u8> {
     // Taken apart in full, so that a new field cannot be left out.
     let ChainSpecParts { name, launch, genesis_time, validators, params, federation, bitcoin } = parts;
     let mut encoder = Encoder(Vec::new());
+    encoder.u32(RULES);
     encoder.sized(name.as_bytes());
     encoder.raw(&params.identity.magic().to_bytes());
     encoder.raw(launch);

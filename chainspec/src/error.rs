@@ -5,6 +5,7 @@ use bitcoin::{Amount, BlockHash, CompactTarget, Network, Weight, Work};
 use thiserror::Error;
 
 use crate::key::{self, KeyPath};
+use crate::spec::RULES;
 use crate::units::{BitcoinHeight, SatPerKvb};
 
 /// Why a chainspec is refused.
@@ -21,6 +22,14 @@ pub enum ChainSpecError {
     /// The text is not TOML.
     #[error("the chainspec is not valid TOML")]
     Toml(#[from] toml::de::Error),
+    /// A chain of another build's rules.
+    #[error(
+        "this chain began under rules {got}; this build runs rules {RULES}: use the build that wrote it, or start a new network"
+    )]
+    OtherRules {
+        /// The number of its rules.
+        got: i64,
+    },
     /// A key that means nothing.
     #[error("unknown key {key:?} in {}; allowed: {}", section_name(*section), allowed.join(", "))]
     UnknownKey {

@@ -111,6 +111,7 @@ const U32: u64 = u32::MAX as u64;
 /// Names of the keys, section by section, as a file may hold them.
 pub(crate) mod names {
     pub(crate) const TOP: &[&str] = &[
+        "rules",
         "name",
         "identity",
         "launch",
@@ -172,6 +173,8 @@ macro_rules! paths {
 }
 
 paths! {
+    /// Number of the rules that the chain began under.
+    RULES = "" "rules";
     /// Name of the network: 1 to 32 of `a`-`z`, `0`-`9` and `-`.
     NAME = "" "name";
     /// The Bitcoin test network whose genesis block and address prefixes the chain has: `regtest` or `signet`.

@@ -36,5 +36,5 @@ pub use peg_out_address::{
     PegOutAddressError, PegOutDestination, PegScript, PegScriptError, REQUEST_PREFIX, RESERVE_PROGRAM, reserve_script,
     to_bitcoin_address, to_causeway_address,
 };
-pub use spec::{ChainSpec, ChainSpecParts, IDENTITIES, Validator};
+pub use spec::{ChainSpec, ChainSpecParts, IDENTITIES, RULES, Validator};
 pub use units::{BitcoinHeight, Height, SatPerKvb};

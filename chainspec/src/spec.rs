@@ -23,6 +23,11 @@ use crate::units::Height;
 /// The Bitcoin test networks whose genesis block and address prefixes a Causeway chain can have (DESIGN section 2).
 pub const IDENTITIES: [Network; 2] = [Network::Regtest, Network::Signet];
 
+/// The number of the rules that this build runs, the `rules` of every chainspec that it takes. A rule that is added, changed
+/// or dropped raises it, so that no chain goes on under other rules than it began with. Chainspecs of rules 0 have no such
+/// key.
+pub const RULES: u32 = 1;
+
 /// Most validators of a set.
 const VALIDATORS_MAX: usize = 256;
 
@@ -108,7 +113,8 @@ impl ChainSpec {
     ///
     /// # Errors
     ///
-    /// The text is not TOML, a key is unknown, missing or of the wrong type, or a rule is broken.
+    /// The text is not TOML, its chain began under other rules than [`RULES`], a key is unknown, missing or of the wrong
+    /// type, or a rule is broken.
     pub fn from_toml(text: &str) -> Result<ChainSpec, ChainSpecError> {
         ChainSpec::new(crate::toml_read::read(text)?)
     }

@@ -12,16 +12,20 @@ use crate::epoch::{Epoch, EpochParts, Timelocks};
 use crate::error::ChainSpecError;
 use crate::key::{self, KeyPath, NumberKey, names};
 use crate::params::Params;
-use crate::spec::{ChainSpecParts, Validator};
+use crate::spec::{ChainSpecParts, RULES, Validator};
 use crate::units::{BitcoinHeight, SatPerKvb};
 
 /// The number of the epoch that a chainspec fixes.
 const FIRST_EPOCH: u32 = 1;
 
+/// The rules of a chainspec that does not say.
+const RULES_WITHOUT_KEY: i64 = 0;
+
 /// Reads a chainspec file. The rules between values are left to [`ChainSpec::new`](crate::ChainSpec::new), except those
 /// of the parts that check themselves.
 pub(crate) fn read(text: &str) -> Result<ChainSpecParts, ChainSpecError> {
     let table: Table = text.parse()?;
+    check_rules(&table)?;
     let top = Section::new(&table, KeyPath::new("", ""), None, names::TOP)?;
     let validators = top.list(key::VALIDATORS, names::VALIDATOR)?;
     let federation = top.section(key::FEDERATION, names::FEDERATION)?;
@@ -36,6 +40,17 @@ pub(crate) fn read(text: &str) -> Result<ChainSpecParts, ChainSpecError> {
         federation: read_federation(&federation)?,
         bitcoin: read_bitcoin(&bitcoin)?,
     })
+}
+
+/// Checks the number of the rules before all else: under others the file may look otherwise.
+fn check_rules(table: &Table) -> Result<(), ChainSpecError> {
+    let got = match table.get(key::RULES.name()) {
+        Some(value) => value.as_integer().ok_or_else(|| wrong_type(key::RULES, value, "a whole number"))?,
+        // Every chainspec has launch bytes: without them it is a file of another kind.
+        None if table.contains_key(key::LAUNCH.name()) => RULES_WITHOUT_KEY,
+        None => return Err(ChainSpecError::MissingKey { key: key::RULES, wanted: "a whole number" }),
+    };
+    if got == i64::from(RULES) { Ok(()) } else { Err(ChainSpecError::OtherRules { got }) }
 }
 
 fn read_params(top: &Section<'_>, peg: &Section<'_>) -> Result<Params, ChainSpecError> {

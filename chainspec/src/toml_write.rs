@@ -7,7 +7,7 @@ use bitcoin::hex::DisplayHex;
 
 use crate::epoch::Epoch;
 use crate::key::{self, NumberKey};
-use crate::spec::ChainSpecParts;
+use crate::spec::{ChainSpecParts, RULES};
 
 /// The file of checked parts.
 pub(crate) fn write(parts: &ChainSpecParts) -> String {
@@ -71,6 +71,11 @@ fn write_all(out: &mut String, parts: &ChainSpecParts) -> fmt::Result {
 fn write_top(out: &mut String, name: &str, identity: &str, launch: &[u8; 32]) -> fmt::Result {
     writeln!(out, "# A Causeway chainspec: what every node of one network shares. Every key is required.")?;
     writeln!(out, "# Any change makes another chain. The bounds of a number stand beside it.\n")?;
+    writeln!(
+        out,
+        "# Number of the rules that the chain runs by. A build runs one number and refuses the chains of all others."
+    )?;
+    writeln!(out, "rules = {RULES}")?;
     writeln!(out, "# Name of the network: 1 to 32 of a-z, 0-9 and -.")?;
     writeln!(out, "name = \"{name}\"")?;
     writeln!(

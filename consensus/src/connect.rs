@@ -21,7 +21,7 @@ use crate::peg::{Evidence, PegContext, PegStep, Step};
 use crate::resolve::ResolvedBlock;
 use crate::script::{self, ScriptCache};
 use crate::sigops::{self, MAX_SIGOPS_COST, WITNESS_SCALE_FACTOR};
-use crate::spend::{SpendContext, check_lock_time, check_spends};
+use crate::spend::{SpendContext, check_legacy_sigops, check_lock_time, check_spends};
 use crate::tip::Tip;
 use crate::workers::Workers;
 
@@ -260,8 +260,12 @@ fn check_transactions(resolved: &ResolvedBlock) -> Result<Amount, InvalidBlock> 
             if fees > Amount::MAX_MONEY {
                 return Err(InvalidBlock::FeesOutOfRange);
             }
-            let pairs = tx.transaction().input.iter().zip(coins);
-            sigops_cost += pairs.map(|(input, spent)| sigops::input_cost(input, &spent.coin)).sum::<usize>();
+            let coins = || coins.iter().map(|spent| &spent.coin);
+            // The cost first: it is not counted to the end if it is too much.
+            sigops_cost += sigops::inputs_cost(tx.transaction(), tx.base_size(), coins());
+            if sigops_cost <= MAX_SIGOPS_COST {
+                check_legacy_sigops(tx.transaction(), coins()).map_err(invalid)?;
+            }
         }
         if sigops_cost > MAX_SIGOPS_COST {
             return Err(InvalidBlock::TooManySigops { max: MAX_SIGOPS_COST });

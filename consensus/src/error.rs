@@ -57,7 +57,7 @@ pub enum InvalidBlock {
     /// The block is heavier than allowed (BIP-0141).
     #[error("block weight {weight}, the limit is {max}")]
     TooHeavy { weight: Weight, max: Weight },
-    /// Too many signature operations (BIP-0141 sigop cost).
+    /// Too many signature operations (BIP-0141 sigop cost, and what [`sigops`](crate::sigops) adds to it).
     #[error("signature operations cost more than {max}")]
     TooManySigops { max: usize },
 
@@ -196,6 +196,9 @@ pub enum InvalidTransaction {
     /// A relative lock has not passed (BIP-0068).
     #[error("relative lock time not reached")]
     SequenceLock,
+    /// The transaction may execute too many signature operations outside of witnesses (BIP-0054).
+    #[error("{count} signature operations outside of witnesses, the limit is {max}")]
+    TooManyLegacySigops { count: usize, max: usize },
     /// A script or a signature does not permit the spend.
     #[error("input {input}: script verification failed")]
     Script { input: usize },

@@ -6,7 +6,7 @@ use causeway_chainspec::{Height, PegScript};
 use crate::coin::Coin;
 use crate::error::InvalidTransaction;
 use crate::locks::{RelativeLock, is_final, relative_lock, time_base};
-use crate::sigops::{self, WITNESS_SCALE_FACTOR};
+use crate::sigops::{self, MAX_TX_LEGACY_SIGOPS, WITNESS_SCALE_FACTOR};
 use crate::tip::Tip;
 
 /// Blocks after which a coinbase's outputs can be spent (Bitcoin's `COINBASE_MATURITY`).
@@ -108,10 +108,22 @@ pub fn lock_heights<'a>(transaction: &Transaction, coins: impl Iterator<Item = &
     heights
 }
 
+/// Checks how many signature operations a transaction may execute outside of witnesses (BIP-0054).
+///
+/// # Errors
+/// [`InvalidTransaction::TooManyLegacySigops`].
+pub fn check_legacy_sigops<'a>(
+    transaction: &Transaction,
+    coins: impl Iterator<Item = &'a Coin>,
+) -> Result<(), InvalidTransaction> {
+    let executed = transaction.input.iter().zip(coins).map(|(input, coin)| sigops::executed(input, coin));
+    let (count, max) = (executed.sum(), MAX_TX_LEGACY_SIGOPS);
+    if count > max { Err(InvalidTransaction::TooManyLegacySigops { count, max }) } else { Ok(()) }
+}
+
 /// Returns what the signature operations of a transaction cost in a block (BIP-0141; Bitcoin Core:
-/// `GetTransactionSigOpCost`).
+/// `GetTransactionSigOpCost`; and what [`sigops`](crate::sigops) adds).
 pub fn sigops_cost<'a>(transaction: &Transaction, coins: impl Iterator<Item = &'a Coin>) -> usize {
-    let inputs = transaction.input.iter().zip(coins);
     sigops::legacy(transaction) * WITNESS_SCALE_FACTOR
-        + inputs.map(|(input, coin)| sigops::input_cost(input, coin)).sum::<usize>()
+        + sigops::inputs_cost(transaction, transaction.base_size(), coins)
 }

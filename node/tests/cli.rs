@@ -200,6 +200,23 @@ fn the_key_of_another_chain_is_refused() {
 }
 
 #[test]
+fn a_home_of_other_rules_is_refused_by_name() {
+    let node = Node::new();
+    let path = node.home().chainspec();
+    let now = fs::read_to_string(&path).expect("readable");
+    for (written, number) in [("", "0"), ("rules = 2\n", "2")] {
+        fs::write(&path, now.replace("rules = 1\n", written)).expect("written");
+        for command in [["run"], ["check"]] {
+            let error = error(&causeway(command.iter().chain(&["--home", node.path_str()])), 1);
+            let expected = format!(
+                "this chain began under rules {number}; this build runs rules 1: use the build that wrote it, or start a new network"
+            );
+            assert!(error.contains(&expected) && error.contains("chainspec.toml"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_copied_home_is_refused_and_can_be_adopted() {
     let node = Node::new();
     let copy = node.directory.path().join("copy");

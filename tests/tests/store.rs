@@ -239,13 +239,13 @@ fn the_layout_on_disk_is_frozen() {
     }
     // Each of all families up to it.
     let frozen = [
-        ("coins", "9a096b1a992c518e3f49c0f7b1a9cf0d7168269f22d928a3d0ea2b5b7d3809f3"),
-        ("peg", "b4f1532a6792fe27011b3caed287c1694171c4579e4ad35772bb2d95037436e1"),
-        ("peg-history", "185df5515767612b1c1ac048b32b51a88f22145e5ad3353da28e74bf653c177f"),
-        ("transactions", "46b5196a38cbe62c48af3c1671cd6a7f3e3b6ff4dbb2922d5ea722e5243bee1a"),
-        ("scripts", "21420db252c113e90be93778293e079d5152b8203b3999422003a2c9b87d89fb"),
-        ("spends", "51c36399d97c1368064e60cf82d3c1e401b708bc473e4a7f2221dd0cd8f5d068"),
-        ("building", "fc92c756d112a6b720930c02a7c20ce0a88617d082d5d60c0614b46c2da23aae"),
+        ("coins", "5e4bc0a45860448cd9707a8054945e62f893ef3da15c9fd76ae6e9218c8936cc"),
+        ("peg", "79dc52c25c7850de869535570f212960aaebf69b8a9e35cb5a4f465832b20d79"),
+        ("peg-history", "d25787892d3dc0fa503bfca92d595a45711e416a242ba86e704dba124d04f007"),
+        ("transactions", "27ec0c456122427ca752a889f414cbdf4f1c85ab4022eb23eb559f8a55db0fd3"),
+        ("scripts", "20c68d186b45685f62a9e9349a621677c0d48cf57270fbb1da8e9b16eaf123c7"),
+        ("spends", "85526d697f18054d78350eb2cc15a179bd398a997dea193ee06eaa6ef224be23"),
+        ("building", "f6119908ec491ceaa62d08a862177bcda5c399b09dab0117c3c5242fa1b85d35"),
     ];
     assert_eq!(hashes[5..], frozen.map(|(family, hash)| (family, hash.to_owned())));
 }
@@ -281,7 +281,7 @@ fn a_store_of_another_format_is_refused() {
     drop(db);
     let (error, text) = open_error(home.path());
     assert!(matches!(error, OpenError::OtherFormat { found: 99, .. }), "{text}");
-    assert!(text.contains("state format 99, this build needs 3"), "{text}");
+    assert!(text.contains("state format 99, this build needs 4"), "{text}");
 }
 
 #[test]

@@ -15,14 +15,14 @@ fn parts() -> ChainSpecParts {
 fn the_hash_of_devnet_is_pinned() {
     assert_eq!(
         ChainSpec::built_in("devnet").unwrap().hash().to_string(),
-        "ace6a5226c82c1c05a0d8e4943a5f1eb4cb8a1538a44fd200743ba8877b78b5d"
+        "5f40c132e5057167212abda6396627b88fd7988543bc41db2eded7018bb2c5f4"
     );
-    assert_eq!(encode(&parts()).len(), 815);
+    assert_eq!(encode(&parts()).len(), 819);
 }
 
 #[test]
 fn the_tag_is_hashed_as_bip340_does() {
-    let tag = sha256::Hash::hash(b"causeway/chainspec/v1").to_byte_array();
+    let tag = sha256::Hash::hash(b"causeway/chainspec/v2").to_byte_array();
     let message = [&tag[..], &tag[..], b"message"].concat();
     assert_eq!(tagged_hash(TAG, &[b"mess", b"age"]), sha256::Hash::hash(&message).to_byte_array());
 }
@@ -141,6 +141,11 @@ fn every_field_is_part_of_the_hash() {
         change(&mut changed);
         assert!(hashes.insert(ChainSpecHash::of(&changed)), "change {index} does not change the hash");
     }
+}
+
+#[test]
+fn the_rules_are_part_of_the_hash() {
+    assert!(encode(&parts()).starts_with(&RULES.to_le_bytes()));
 }
 
 #[test]

@@ -32,10 +32,10 @@ fn block_0_is_the_genesis_block_of_the_identity() {
 #[test]
 fn the_first_blocks_of_devnet_are_pinned() {
     let spec = devnet();
-    assert_eq!(spec.chain_id().to_string(), "1838e8aa0cbce8c20571a988dedd4b31e2d560e2abf32b1345ae7c6c1691e1cb");
+    assert_eq!(spec.chain_id().to_string(), "1b6fd0df96bcbf1f33702c427dcbb6ac8871497476f100a65fd71441460d3334");
     assert_eq!(spec.derived_block(Height(1)).unwrap().block_hash(), spec.chain_id().block_hash());
     let last = spec.derived_block(LAST_DERIVED_HEIGHT).unwrap();
-    assert_eq!(last.block_hash().to_string(), "04729d2e1228bf778be827ed02f7b16f3f2209aff15a88d2314bef83a4664d70");
+    assert_eq!(last.block_hash().to_string(), "39da9278ed18eb87a91bcaaf323b3fb3b5caadac04edb6c9aa240eb449b72c48");
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn an_identity_of_signet_changes_block_1() {
     let mut parts = devnet().to_parts();
     parts.params.identity = Network::Signet;
     let spec = ChainSpec::new(parts).unwrap();
-    assert_eq!(spec.chain_id().to_string(), "1c87e237b913f9972945578961f46f5dc9bdef30b89a1ee91c591804b79fe6ea");
+    assert_eq!(spec.chain_id().to_string(), "526af927a3808730bddea2ccaa0f53e264240d45b95836afa5539ee4f8effe1a");
     assert_eq!(spec.derived_block(Height(1)).unwrap().txdata[0].output[0].value, SUPPLY);
 }
 

@@ -14,6 +14,22 @@ fn message(text: &str) -> String {
     ChainSpec::from_toml(text).unwrap_err().to_string()
 }
 
+const OTHER_RULES: &str =
+    "this chain began under rules N; this build runs rules 1: use the build that wrote it, or start a new network";
+
+/// Before anything else that other rules may have written otherwise.
+#[test]
+fn chains_of_other_rules_are_refused_by_name() {
+    for number in [0, 2, -1, i64::MAX] {
+        let expected = OTHER_RULES.replace('N', &number.to_string());
+        assert_eq!(refused("rules = 1", &format!("rules = {number}\nweather = \"fine\"")), expected);
+    }
+    assert_eq!(refused("rules = 1\n", "weather = \"fine\"\n"), OTHER_RULES.replace('N', "0"));
+    assert_eq!(refused("rules = 1", "rules = \"1\""), "rules is of type string, which must be a whole number");
+    // What is no chainspec at all is not taken for an old one.
+    assert_eq!(message("weather = \"fine\""), "rules is missing: a whole number");
+}
+
 #[test]
 fn text_that_is_no_toml_is_refused() {
     for text in ["name = ", "a = 1\na = 2", "\u{0}", "[[[", "power = 9223372036854775808"] {
@@ -28,7 +44,7 @@ fn text_that_is_no_toml_is_refused() {
 fn unknown_keys_are_refused_in_every_section() {
     assert_eq!(
         refused("name =", "nane ="),
-        "unknown key \"nane\" in the top level; allowed: name, identity, launch, genesis_time, block_interval_ms, validators, federation, peg, bitcoin"
+        "unknown key \"nane\" in the top level; allowed: rules, name, identity, launch, genesis_time, block_interval_ms, validators, federation, peg, bitcoin"
     );
     assert_eq!(
         refused("power = 1\n", "power = 1\nPower = 1\n"),
@@ -53,7 +69,9 @@ fn every_key_is_required() {
     for key in crate::key::names::TOP {
         let value = table.remove(*key).unwrap();
         let message = message(&table.to_string());
-        assert!(message.starts_with(&format!("{key} is missing: ")), "{message}");
+        // Without the number of its rules it is taken for a chainspec of the first ones.
+        let expected = if *key == "rules" { OTHER_RULES.replace('N', "0") } else { format!("{key} is missing: ") };
+        assert!(message.starts_with(&expected), "{message}");
         table.insert((*key).to_owned(), value);
     }
     for section in ["federation", "peg", "bitcoin"] {

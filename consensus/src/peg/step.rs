@@ -1,6 +1,7 @@
 //! One block's step of the peg: its evidence is applied item by item, and at the end stand the peg transaction that it
 //! demands and the state after it (PEG section 2).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bitcoin::absolute::LockTime;
@@ -185,9 +186,10 @@ impl Step {
         if self.state.open.values().any(|batch| batch.version(&txid).is_some()) {
             return Err(InvalidPeg::SpendIsBatch { txid });
         }
-        let spends =
-            |coin: &&PegCoin| proof.transaction.input.iter().any(|input| input.previous_output == coin.outpoint);
-        let coin = self.state.coins().find(spends).ok_or(InvalidPeg::NoPegCoinSpent { txid })?;
+        // Tens of thousands of inputs may face as many coins.
+        let spent: BTreeSet<OutPoint> = proof.transaction.input.iter().map(|input| input.previous_output).collect();
+        let coin = self.state.coins().find(|coin| spent.contains(&coin.outpoint));
+        let coin = coin.ok_or(InvalidPeg::NoPegCoinSpent { txid })?;
         let outpoint = coin.outpoint;
         self.freeze(Freeze::CoinSpent { outpoint, txid });
         self.evidence.spent = Some(proof);

@@ -1,9 +1,11 @@
 //! Bitcoin Core's script interpreter, by way of `bitcoinkernel`.
 
+use std::sync::Once;
+
 use bitcoin::TxOut;
 use bitcoinkernel::core::TxOutExt;
 use bitcoinkernel::{
-    KernelError, PrecomputedTransactionData, ScriptPubkey, ScriptVerifyError, Transaction, VERIFY_ALL, verify,
+    Context, KernelError, PrecomputedTransactionData, ScriptPubkey, ScriptVerifyError, Transaction, VERIFY_ALL, verify,
 };
 
 use crate::error::StateFault;
@@ -15,8 +17,21 @@ pub(super) struct KernelTransaction {
     hashes: PrecomputedTransactionData,
 }
 
+/// Has Core's library look for the SHA-256 instructions of this processor, which it does when its first context is made.
+/// Before, it hashes without them, at a fifth of the speed: most of the time of a spend that hashes much.
+fn find_hash_instructions() {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        // Without a context the verdicts are the same, only later.
+        if let Err(error) = Context::new() {
+            tracing::warn!(%error, "Bitcoin Core's library makes no context: it verifies more slowly");
+        }
+    });
+}
+
 impl KernelTransaction {
     pub(super) fn new(bytes: &[u8], spent: &[&TxOut]) -> Result<Self, StateFault> {
+        find_hash_instructions();
         let transaction = Transaction::new(bytes).map_err(|_| StateFault::Kernel { what: "a decoded transaction" })?;
         let spent = spent.iter().map(|output| kernel_output(output)).collect::<Result<Vec<_>, _>>()?;
         let hashes = PrecomputedTransactionData::new(&transaction, &spent)

@@ -198,7 +198,79 @@ fn other_programs_cost_nothing() {
         assert_eq!(cost(&program.to_p2sh(), pushes(&[program.as_bytes()]), &[&multisig]), 0, "{program}");
     }
     // A witness on what takes none.
-    assert_eq!(cost(&script(&[CHECKSIG]), ScriptBuf::new(), &[&multisig]), 0);
+    assert_eq!(cost(&script(&[NOP]), ScriptBuf::new(), &[&multisig]), 0);
+}
+
+#[test]
+fn a_tapscript_costs_one_for_50_bytes_of_its_witness() {
+    let taproot = script(&[&[small(1), 32][..], &[7; 32]].concat());
+    let spent = |witness: &[&[u8]]| cost(&taproot, ScriptBuf::new(), witness);
+    // By its key, with an annex or without; and with nothing.
+    let annex = [&[ANNEX_TAG][..], &[0; 500]].concat();
+    let by_key: [&[&[u8]]; 4] = [&[], &[&[1; 64]], &[&[1; 64], &annex], &[&annex]];
+    for witness in by_key {
+        assert_eq!(spent(witness), 0);
+    }
+    // A count, and each element behind its length: 1 + (1 + 14) + (1 + 33) bytes, and then one less.
+    assert_eq!(spent(&[&[NOP; 14], &[0xc0; 33]]), 1);
+    assert_eq!(spent(&[&[NOP; 13], &[0xc0; 33]]), 0);
+    assert_eq!(spent(&[&[NOP; 14], &[0xc0; 33], &[ANNEX_TAG; 49]]), 2);
+    assert_eq!(spent(&[&[CHECKSIG; 960], &[0xc0; 33]]), (1 + 3 + 960 + 34) / 50);
+    // In a script hash it is no Taproot.
+    assert_eq!(cost(&taproot.to_p2sh(), pushes(&[taproot.as_bytes()]), &[&[NOP; 960], &[0xc0; 33]]), 0);
+}
+
+/// What the spending block executes, and Core counts only where the output is made.
+#[test]
+fn a_spent_script_costs_four_for_each_operation_and_one_for_64_bytes() {
+    let spent = |bytes: &[u8]| cost(&script(bytes), pushes(&[&[CHECKSIG; 9]]), &[]);
+    assert_eq!(spent(&[CHECKSIG]), 4);
+    assert_eq!(spent(&[small(3), CHECKMULTISIG, CHECKSIGVERIFY]), 4 * 4);
+    assert_eq!(spent(&[CHECKMULTISIG]), 20 * 4);
+    // Where it never runs, and not behind a push cut short.
+    assert_eq!(spent(&[0, 0x63, CHECKSIG, 0x68, CHECKSIG, 5, CHECKSIG]), 2 * 4);
+    for (length, units) in [(0, 0), (63, 0), (64, 1), (127, 1), (128, 2), (10_000, 156)] {
+        assert_eq!(spent(&vec![NOP; length]), units, "{length}");
+    }
+    // A key's script, and its hash's.
+    assert_eq!(spent(&[&[33][..], &[2; 33], &[CHECKSIG]].concat()), 4);
+    assert_eq!(spent(&[&[0x76, 0xa9, 20][..], &[7; 20], &[0x88, CHECKSIG]].concat()), 4);
+}
+
+#[test]
+fn what_runs_outside_of_witnesses_is_counted_where_it_runs() {
+    let executed = |script_pubkey: &Script, script_sig: ScriptBuf, witness: &[&[u8]]| {
+        let coin = Coin { output: output(script_pubkey.to_owned()), height: Height(1), coinbase: false };
+        executed(&input(script_sig, witness), &coin)
+    };
+    let bare = script(&[small(3), CHECKMULTISIG, CHECKSIG]);
+    assert_eq!(executed(&bare, script(&[CHECKSIG, small(2), CHECKMULTISIG]), &[]), 3 + 1 + 1 + 2);
+    assert_eq!(executed(&bare.to_p2sh(), pushes(&[bare.as_bytes()]), &[]), 3 + 1);
+    // Without a redeem script that could run.
+    assert_eq!(executed(&bare.to_p2sh(), ScriptBuf::new(), &[]), 0);
+    let more_than_pushes = [&[CHECKSIG], pushes(&[bare.as_bytes()]).as_bytes()].concat();
+    assert_eq!(executed(&bare.to_p2sh(), script(&more_than_pushes), &[]), 1);
+    // In a witness.
+    let program = bare.to_p2wsh();
+    assert_eq!(executed(&program, ScriptBuf::new(), &[bare.as_bytes()]), 0);
+    assert_eq!(executed(&program.to_p2sh(), pushes(&[program.as_bytes()]), &[bare.as_bytes()]), 0);
+}
+
+/// Outputs do not run, and witnesses do not hash the transaction anew.
+#[test]
+fn an_operation_outside_of_witnesses_costs_more_in_a_large_transaction() {
+    let key_hash = script(&[&[0, 20][..], &[7; 20]].concat());
+    let coins = [script(&[CHECKSIG, CHECKSIG]), key_hash].map(|script_pubkey| Coin {
+        output: output(script_pubkey),
+        height: Height(1),
+        coinbase: false,
+    });
+    let inputs = vec![input(script(&[CHECKSIG]), &[]), input(ScriptBuf::new(), &[])];
+    let transaction = transaction(inputs, vec![output(script(&[CHECKSIG]))]);
+    let plain = 2 * 4 + 1;
+    for (base_size, each) in [(60, 0), (16_383, 0), (16_384, 1), (32_767, 1), (100_000, 6), (1_000_000, 61)] {
+        assert_eq!(inputs_cost(&transaction, base_size, coins.iter()), plain + 3 * each, "{base_size}");
+    }
 }
 
 /// A script as wallets make them.
@@ -239,7 +311,7 @@ fn spent_ordinary() -> impl Strategy<Value = (ScriptBuf, TxIn)> {
 
 proptest! {
     #[test]
-    fn ordinary_scripts_cost_what_bitcoin_says(
+    fn ordinary_scripts_cost_what_bitcoin_says_and_what_spent_scripts_add(
         spent in vec(spent_ordinary(), 1..5),
         outputs in vec(ordinary(), 0..5),
     ) {
@@ -252,6 +324,11 @@ proptest! {
         let ours = legacy(&transaction) * WITNESS_SCALE_FACTOR
             + transaction.input.iter().zip(&scripts).map(|(input, script)| input_cost(input, &coin(script))).sum::<usize>();
         let index = |outpoint: &OutPoint| usize::try_from(outpoint.vout).expect("a few");
-        prop_assert_eq!(ours, transaction.total_sigop_cost(|outpoint| Some(output(scripts[index(outpoint)].clone()))));
+        let bare = scripts.iter().filter(|script| !script.is_p2sh() && !script.is_witness_program());
+        let added: usize = bare.map(|script| script.count_sigops() * 4 + script.len() / 64).sum();
+        let tapscripts = transaction.input.iter().zip(&scripts).filter(|(_, script)| script.is_p2tr());
+        let tapscripts = tapscripts.filter(|(input, _)| is_script_path(&input.witness));
+        let added = added + tapscripts.map(|(input, _)| input.witness.size() / 50).sum::<usize>();
+        prop_assert_eq!(ours - added, transaction.total_sigop_cost(|outpoint| Some(output(scripts[index(outpoint)].clone()))));
     }
 }

@@ -46,7 +46,7 @@ use crate::commitment::{LTHASH_BYTES, LtHash};
 use crate::tip::Tip;
 
 /// The version of everything on this page.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 pub(super) const META: &str = "meta";
 pub(super) const HEADERS: &str = "headers";

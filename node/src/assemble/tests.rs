@@ -134,6 +134,32 @@ fn signature_operations_are_bounded() {
     bench.commit(selection);
 }
 
+/// What spends outside of witnesses cost depends on the script that they spend and on the size of their transaction, in the
+/// pool as in the block.
+#[test]
+fn signature_operations_outside_of_witnesses_are_bounded() {
+    let mut bench = Bench::new();
+    let redeem = ScriptBuf::from_bytes([&[0x51, 0x00, 0x63][..], &[0xac; 15], &[0x68]].concat());
+    let script_sig = ScriptBuf::from_bytes([&[19], redeem.as_bytes()].concat());
+    for _ in 0..8 {
+        let input = (0..118).map(|_| {
+            let output = bitcoin::TxOut { value: Amount::from_sat(COIN), script_pubkey: redeem.to_p2sh() };
+            bitcoin::TxIn {
+                script_sig: script_sig.clone(),
+                witness: Witness::new(),
+                ..free_input(bench.put_output(output))
+            }
+        });
+        let input = input.collect();
+        bench.add(&Transaction { input, ..pay_padded(&[], &[COIN], 80_000) });
+    }
+    let selection = select(&bench.pool, &bench.room());
+    // 4 units for each operation, and 5 for the 87 kB that it may hash.
+    assert_eq!(selection.transactions.len(), 5);
+    assert_eq!(selection.sigops_cost, 5 * 118 * 15 * (4 + 5));
+    bench.commit(selection);
+}
+
 /// A block filled to the last transaction passes the rules, beside a fee script of any standard size.
 #[test]
 fn a_full_block_is_within_the_rules() {

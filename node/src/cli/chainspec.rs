@@ -8,7 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bitcoin::Network;
 use bitcoin::hex::DisplayHex;
 use bitcoin::secp256k1::{PublicKey, XOnlyPublicKey};
-use causeway_chainspec::{BitcoinStart, ChainSpec, ChainSpecError, ChainSpecParts, Epoch, EpochParts, Validator};
+use causeway_chainspec::{
+    BitcoinStart, ChainSpec, ChainSpecError, ChainSpecParts, Epoch, EpochParts, RULES, Validator,
+};
 use causeway_federation::files::read_text;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
@@ -183,6 +185,7 @@ fn show(spec: &ChainSpec, out: &mut impl Write) -> Result<(), CliError> {
     writeln!(out, "name        {}", spec.name())?;
     writeln!(out, "chain id    {}", spec.chain_id())?;
     writeln!(out, "hash        {}", spec.hash().to_byte_array().as_hex())?;
+    writeln!(out, "rules       {RULES}")?;
     writeln!(out, "identity    {}", spec.identity())?;
     writeln!(out, "peg on      {} from height {}", spec.bitcoin().network(), spec.bitcoin().height())?;
     writeln!(out, "block time  {} ms", spec.params().block_interval_ms)?;

@@ -30,10 +30,6 @@ pub const MAX_STACK_ITEM_BYTES: usize = 80;
 /// The most signature operations in a P2SH script (Core: `MAX_P2SH_SIGOPS`).
 pub const MAX_P2SH_SIGOPS: usize = 15;
 
-/// The most signature operations that a transaction may execute outside of witnesses (BIP-0054; Core:
-/// `MAX_TX_LEGACY_SIGOPS`).
-pub const MAX_LEGACY_SIGOPS: usize = 2_500;
-
 /// The most that a transaction's signature operations may cost (Core: `MAX_STANDARD_TX_SIGOPS_COST`): 80,000 / 5.
 pub const MAX_TX_SIGOPS_COST: usize = MAX_SIGOPS_COST / 5;
 

@@ -7,12 +7,12 @@ use causeway_chainspec::SatPerKvb;
 use causeway_consensus::Coin;
 use causeway_consensus::coin::is_unspendable;
 use causeway_consensus::sigops;
+use causeway_consensus::spend::check_legacy_sigops;
 
 use super::feerate::fee_at;
 use super::policy::{
-    BareMultisig, MAX_LEGACY_SIGOPS, MAX_P2SH_SIGOPS, MAX_P2WSH_SCRIPT_BYTES, MAX_P2WSH_STACK_ITEMS,
-    MAX_SCRIPTSIG_BYTES, MAX_STACK_ITEM_BYTES, MAX_STANDARD_TX_WEIGHT, MIN_STANDARD_TX_BYTES, Policy,
-    STANDARD_VERSIONS,
+    BareMultisig, MAX_P2SH_SIGOPS, MAX_P2WSH_SCRIPT_BYTES, MAX_P2WSH_STACK_ITEMS, MAX_SCRIPTSIG_BYTES,
+    MAX_STACK_ITEM_BYTES, MAX_STANDARD_TX_WEIGHT, MIN_STANDARD_TX_BYTES, Policy, STANDARD_VERSIONS,
 };
 use super::reject::{NonstandardInput, PolicyReject};
 
@@ -195,15 +195,10 @@ pub fn check_form(transaction: &Transaction, base_size: usize, policy: &Policy) 
 /// # Errors
 /// The first thing that is not standard.
 pub fn check_inputs(transaction: &Transaction, coins: &[Coin]) -> Result<(), NonstandardInput> {
-    let inputs = || transaction.input.iter().zip(coins.iter().map(|coin| coin.output.script_pubkey.as_script()));
-    let legacy = inputs().map(|(input, script)| {
-        let redeem = script.is_p2sh().then(|| sigops::last_push(&input.script_sig)).flatten();
-        sigops::accurate(&input.script_sig) + sigops::accurate(script) + redeem.map_or(0, sigops::accurate)
-    });
-    if legacy.sum::<usize>() > MAX_LEGACY_SIGOPS {
-        return Err(NonstandardInput::LegacySigops);
-    }
-    for (input, (txin, script)) in inputs().enumerate() {
+    // A rule of blocks too. Here it has Core's name, which knows it as policy only.
+    check_legacy_sigops(transaction, coins.iter()).map_err(|_| NonstandardInput::LegacySigops)?;
+    let scripts = coins.iter().map(|coin| coin.output.script_pubkey.as_script());
+    for (input, (txin, script)) in transaction.input.iter().zip(scripts).enumerate() {
         match ScriptForm::of(script) {
             ScriptForm::Nonstandard => return Err(NonstandardInput::Unknown { input }),
             ScriptForm::WitnessUnknown => return Err(NonstandardInput::UndefinedProgram { input }),

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, PubkeyHash, ScriptBuf, ScriptHash, TxOut, WPubkeyHash, WScriptHash};
 use causeway_chainspec::SatPerKvb;
+use causeway_consensus::sigops::MAX_TX_LEGACY_SIGOPS;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -14,9 +15,9 @@ use super::live::Live;
 use super::package;
 use crate::mempool::Mempool;
 use crate::mempool::policy::{
-    BareMultisig, Limits, MAX_LEGACY_SIGOPS, MAX_P2SH_SIGOPS, MAX_P2WSH_SCRIPT_BYTES, MAX_P2WSH_STACK_ITEMS,
-    MAX_REPLACED, MAX_SCRIPTSIG_BYTES, MAX_STACK_ITEM_BYTES, MAX_STANDARD_TX_WEIGHT, MAX_TX_SIGOPS_COST,
-    MIN_STANDARD_TX_BYTES, Policy, STANDARD_VERSIONS, TRUC_CHILD_MAX_VSIZE, TRUC_MAX_VSIZE, WEIGHT_PER_SIGOP_COST,
+    BareMultisig, Limits, MAX_P2SH_SIGOPS, MAX_P2WSH_SCRIPT_BYTES, MAX_P2WSH_STACK_ITEMS, MAX_REPLACED,
+    MAX_SCRIPTSIG_BYTES, MAX_STACK_ITEM_BYTES, MAX_STANDARD_TX_WEIGHT, MAX_TX_SIGOPS_COST, MIN_STANDARD_TX_BYTES,
+    Policy, STANDARD_VERSIONS, TRUC_CHILD_MAX_VSIZE, TRUC_MAX_VSIZE, WEIGHT_PER_SIGOP_COST,
 };
 use crate::mempool::standard::dust_threshold;
 
@@ -163,7 +164,7 @@ fn shown(policy: Policy, minimum: SatPerKvb, memory_bytes: usize) -> PolicyJson 
             max_p2wsh_stack_items: MAX_P2WSH_STACK_ITEMS,
             max_stack_item_bytes: MAX_STACK_ITEM_BYTES,
             max_p2sh_sigops: MAX_P2SH_SIGOPS,
-            max_legacy_sigops: MAX_LEGACY_SIGOPS,
+            max_legacy_sigops: MAX_TX_LEGACY_SIGOPS,
             max_sigops_cost: MAX_TX_SIGOPS_COST,
             weight_per_sigop_cost_wu: WEIGHT_PER_SIGOP_COST,
             max_datacarrier_bytes,

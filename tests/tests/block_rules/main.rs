@@ -93,6 +93,7 @@ rules! {
         OutputsExceedInputs: spends::outputs_exceed_inputs,
         LockTime: locks::lock_time,
         SequenceLock: locks::sequence_lock,
+        TooManyLegacySigops: sigops::too_many_legacy_sigops,
         Script: spends::script,
     }
 }

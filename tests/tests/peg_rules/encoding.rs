@@ -55,7 +55,7 @@ fn the_encoding_is_frozen() {
         ("BatchConfirmed", "5afef97f0d1e094752df9899263149031d290106ff1297c6a78f1218811b4bee"),
         ("CoinSpent", "dd2b249ac74a9804dd1e33940d13ab44739c5ace6a2813a80567e77cc7cd2cc1"),
         ("PegIn", "46c91b3dd3a6e5d9bcb000d9cb68ec66c857dca620666e2aba00bfc3d04bb615"),
-        ("FeeRate", "125e7af60621347cd985aa97c7f25cf8734c3d2332e19d0dad311a4a8f276bd0"),
+        ("FeeRate", "5b23f54c0aca28a5a098487127c51b414bd9ed8c3586eb7eea8f956fa39b3908"),
         ("ReplaceBatch", "e8c9b0cfa1eda284b3f8a9c90b9b19a91c91ab24441bbefc38fb0f26b70cc955"),
         ("OpenBatch", "ca358758f6d27e6cf45272937977a748fd88391db679ceda7dc7bf1f005ee879"),
     ];

@@ -9,6 +9,7 @@ mod measure;
 mod network;
 mod peg;
 mod rest;
+mod worst;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,8 @@ enum Bench {
     Peg(Options),
     /// REST: requests a second and their times, on a long chain while blocks arrive.
     Rest(Options),
+    /// The dearest valid blocks, beside one with 80,000 distinct checks in P2WSH.
+    Worst(Options),
 }
 
 /// What every bench takes.
@@ -50,5 +53,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Bench::Network(options) => network::run(&options),
         Bench::Peg(options) => peg::run(&options),
         Bench::Rest(options) => rest::run(&options),
+        Bench::Worst(options) => worst::run(&options),
     }
 }

@@ -15,6 +15,13 @@ pub(crate) struct Sample {
     pub(crate) wall_ms: f64,
 }
 
+impl Sample {
+    /// What both took, one after the other.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { cpu_ms: self.cpu_ms + other.cpu_ms, wall_ms: self.wall_ms + other.wall_ms }
+    }
+}
+
 /// Runs `work` and returns what it took.
 pub(crate) fn measure<T>(work: impl FnOnce() -> T) -> (T, Sample) {
     let (cpu, wall) = (cpu_ms(), Instant::now());
