@@ -10,6 +10,7 @@ mod credits;
 mod figures;
 mod index;
 mod open;
+mod reads;
 mod schema;
 mod store;
 

@@ -12,6 +12,7 @@ pub mod mark_file;
 pub mod mempool_file;
 pub mod p2p;
 pub mod persistence;
+mod prefetch;
 mod progress;
 pub mod recovery;
 mod reports;

@@ -14,6 +14,7 @@ use rocksdb::{DB, IteratorMode, ReadOptions, WriteBatch};
 
 use super::coins::CoinMemory;
 use super::index::{self, Index};
+use super::reads::Threads;
 use super::schema::{self, FORMAT_VERSION};
 use super::store::{State, Store, StoreOptions};
 use crate::block::parse_block;
@@ -140,6 +141,7 @@ pub(super) fn open(
         state: RwLock::new(state),
         writing: Mutex::default(),
         stopped: AtomicBool::new(false),
+        threads: Threads::default(),
         _lock: lock,
     };
     let load_error = |source| OpenError::Load { path: path.to_owned(), source };

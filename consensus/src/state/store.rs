@@ -10,11 +10,12 @@ use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, Txid};
 use causeway_chainspec::{ChainSpec, Height};
-use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, IteratorMode, WriteBatch, WriteOptions};
 
 use super::coins::CoinMemory;
 use super::index::{Index, Indexed, Parts, TxPlace};
 use super::open::{self, OpenError};
+use super::reads::Threads;
 use super::schema::{self, decode_outpoint};
 use crate::coin::{Coin, encode_outpoint};
 use crate::commitment::LtHash;
@@ -92,7 +93,8 @@ impl CommittedBlock {
 /// The final blocks of one chain and the coins after them.
 ///
 /// Any number of threads may read, also while a block is written: every read sees one state, the one before until the whole
-/// block is on disk. Only a view of the indexes waits for the write, and all wait for [`Store::flush_coins`].
+/// block is on disk, and no write waits for a read. Only a view of the indexes waits for the write, and all wait for
+/// [`Store::flush_coins`].
 #[derive(Debug)]
 pub struct Store {
     pub(super) db: DB,
@@ -101,6 +103,8 @@ pub struct Store {
     /// Held by whoever writes, and by whoever must not see the database ahead of the state. Locked before the state.
     pub(super) writing: Mutex<Parts>,
     pub(super) stopped: AtomicBool,
+    /// Those that help to read coins.
+    pub(super) threads: Threads,
     /// Held for as long as the store is open.
     pub(super) _lock: File,
 }
@@ -494,96 +498,5 @@ impl State {
         self.coins.flushed();
         self.peg_pending.clear();
         self.flushed = self.tip.height();
-    }
-}
-
-impl ChainView for Store {
-    fn tip(&self) -> Arc<Tip> {
-        Arc::clone(&self.read_state().tip)
-    }
-
-    fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, StateFault> {
-        // Held to the end, so that what memory says is of one state.
-        let state = self.read_state();
-        let mut coins = Vec::with_capacity(outpoints.len());
-        let mut missing = Vec::new();
-        for (index, outpoint) in outpoints.iter().enumerate() {
-            let known = state.coins.get(outpoint);
-            if known.is_none() {
-                missing.push((encode_outpoint(outpoint), index));
-            }
-            coins.push(known.flatten());
-        }
-        if missing.is_empty() {
-            return Ok(coins);
-        }
-        missing.sort_unstable();
-        let keys = missing.iter().map(|(key, _)| key);
-        let family = self.family(schema::COINS);
-        let values = self.db.batched_multi_get_cf_opt(family, keys, true, &ReadOptions::default());
-        for ((_, index), value) in missing.iter().zip(values) {
-            let Some(value) = value? else { continue };
-            let coin = Coin::decode(&value).ok_or(StateFault::Damaged { record: "coin" })?;
-            if state.coins.is_expected(&coin) {
-                continue;
-            }
-            if coin.height > state.flushed {
-                return Err(StateFault::Damaged { record: "coin" });
-            }
-            state.coins.remember(outpoints[*index], coin.clone());
-            coins[*index] = Some(coin);
-        }
-        Ok(coins)
-    }
-
-    fn median_times(&self, heights: &[Height]) -> Result<Vec<u32>, StateFault> {
-        let time = |height: &Height| {
-            let record = self.read_header(*height)?;
-            record.map(|(_, time)| time).ok_or(StateFault::Damaged { record: "header" })
-        };
-        heights.iter().map(time).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::num::NonZeroUsize;
-
-    use bitcoin::{Amount, ScriptBuf, TxOut};
-
-    use crate::connect::StateDelta;
-
-    #[test]
-    fn what_is_on_disk_before_its_block_is_the_tip_is_not_there_yet() {
-        let home = tempfile::tempdir().expect("a temporary directory");
-        let spec = ChainSpec::built_in("devnet").expect("built in");
-        let store = Store::open(home.path(), &spec, StoreOptions::default(), &Workers::new(NonZeroUsize::MIN)).unwrap();
-        let next = store.tip().height().next().expect("a height");
-        let coin = |vout, height| {
-            let output = TxOut { value: Amount::from_sat(1), script_pubkey: ScriptBuf::new() };
-            (OutPoint { vout, ..OutPoint::null() }, Coin { output, height, coinbase: false })
-        };
-        let (old, new) = (coin(0, Height(1)), coin(1, next));
-        let write = |delta: &StateDelta| {
-            let mut batch = WriteBatch::default();
-            store.put_coins(&mut batch, delta.changes());
-            store.write(batch).expect("writes");
-        };
-        write(&StateDelta { spent: vec![], created: vec![old.clone()] });
-
-        let read = || store.coins(&[old.0, new.0]).expect("readable");
-        let delta = StateDelta { spent: vec![old.clone()], created: vec![new.clone()] };
-        store.write_state().coins.expect(next, &delta);
-        write(&delta);
-        for _ in 0..2 {
-            assert_eq!(read(), [Some(old.1.clone()), None]);
-        }
-        {
-            let mut state = store.write_state();
-            state.coins.apply_flushed(&delta);
-            state.flushed = next;
-        }
-        assert_eq!(read(), [None, Some(new.1.clone())]);
     }
 }

@@ -96,6 +96,11 @@ pub enum Action {
         /// The work.
         job: ValidateJob,
     },
+    /// Read the coins that a block spends into memory, if there is nothing better to do: it is judged soon. Never answered.
+    Prefetch {
+        /// The block, unjudged.
+        block: Bytes,
+    },
     /// Assemble a block. Answered by one [`Event::Assembled`](super::Event::Assembled).
     Assemble {
         /// Its name.

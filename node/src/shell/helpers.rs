@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 use super::p2p::P2p;
+use super::prefetch::Prefetcher;
 use super::run::{AskBitcoin, RunError};
 use crate::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
 use crate::machine::peg::{BitcoinAnswer, BitcoinQuestion};
@@ -52,6 +53,7 @@ pub(super) struct Helpers {
     checks: Pool,
     blocks: Pool,
     commits: std_mpsc::SyncSender<Commit>,
+    prefetcher: Prefetcher,
     serving: Arc<tokio::sync::Semaphore>,
     bitcoin: Option<Arc<dyn AskBitcoin>>,
     results: ToNode,
@@ -81,6 +83,7 @@ impl Helpers {
         let (commits, commits_in) = std_mpsc::sync_channel(1);
         let committer = committer(Arc::clone(&store), commits_in, results.clone(), metrics.clone());
         let committer = std::thread::Builder::new().name("commit".into()).spawn(committer)?;
+        let prefetcher = Prefetcher::start(Arc::clone(&store))?;
         let helpers = Self {
             spec,
             store,
@@ -89,6 +92,7 @@ impl Helpers {
             checks: Pool::new("check", cores.get())?,
             blocks: Pool::new("block", BLOCK_THREADS)?,
             commits,
+            prefetcher,
             serving: Arc::new(tokio::sync::Semaphore::new(SERVING_MAX)),
             bitcoin,
             results,
@@ -102,7 +106,13 @@ impl Helpers {
         self.commits.send(commit).map_err(|_| RunError::Died)
     }
 
+    pub(super) fn prefetch(&self, block: &Bytes) {
+        self.prefetcher.prefetch(block);
+    }
+
     pub(super) fn validate(&self, ticket: Ticket, job: ValidateJob) {
+        // While it waits for a thread and is checked by itself.
+        self.prefetch(&job.bytes);
         self.run(&self.blocks, Metrics::validated, move |work| {
             let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts)?;
             Ok(Event::Validated { ticket, verdict })

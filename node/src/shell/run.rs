@@ -295,6 +295,7 @@ impl Owner {
             Action::ServeBlocks { id, from, count } => self.helpers.serve(&self.p2p, id, from, count),
             Action::Ban { peer, duration } => self.p2p.ban(peer, duration),
             Action::Validate { ticket, job } => self.helpers.validate(ticket, job),
+            Action::Prefetch { block } => self.helpers.prefetch(&block),
             Action::Assemble { ticket, job } => self.helpers.assemble(ticket, job),
             Action::Check { ticket, job } => self.helpers.check(ticket, job),
             Action::Commit { connected, certificate, catching_up } => {
