@@ -171,7 +171,8 @@ impl CoinMemory {
 
     /// The pending changes are on disk now.
     pub(super) fn flushed(&mut self) {
-        for (outpoint, change) in self.pending.drain() {
+        // Not drained: the table of a large sync would be kept for ever.
+        for (outpoint, change) in std::mem::take(&mut self.pending) {
             if let Some(coin) = change {
                 self.clean.insert(outpoint, coin);
             }
@@ -244,5 +245,14 @@ mod tests {
             let is_known = blocks_after < RECENT_BLOCKS;
             assert_eq!(memory.get(&coin(2).0).is_some(), is_known, "after {blocks_after} blocks");
         }
+    }
+
+    #[test]
+    fn the_table_of_pending_coins_gives_its_memory_back() {
+        let mut memory = CoinMemory::new(1 << 20);
+        memory.apply(&StateDelta { spent: vec![], created: (0..10_000).map(coin).collect() });
+        assert!(memory.pending.capacity() >= 10_000);
+        memory.flushed();
+        assert_eq!(memory.pending.capacity(), 0);
     }
 }
