@@ -6,8 +6,8 @@
 //! without them reads all blocks. Validation never looks into them.
 
 mod coins;
-mod credits;
 mod figures;
+mod history;
 mod index;
 mod open;
 mod reads;

@@ -133,6 +133,7 @@ pub(super) fn open(
         coin_count: coins.len() as u64,
         coins: CoinMemory::new(options.coin_cache_bytes),
         peg_pending: BTreeMap::new(),
+        history: BTreeMap::new(),
         indexed: None,
     };
     let store = Store {

@@ -21,7 +21,6 @@ use crate::coin::{Coin, encode_outpoint};
 use crate::commitment::LtHash;
 use crate::connect::ConnectedBlock;
 use crate::error::StateFault;
-use crate::peg::history::{self, BatchRecord, Credit};
 use crate::peg::record::RecordKey;
 use crate::resolve::ChainView;
 use crate::tip::Tip;
@@ -120,6 +119,8 @@ pub(super) struct State {
     pub(super) coins: CoinMemory,
     /// Records of the peg that changed since `flushed`, by key.
     pub(super) peg_pending: BTreeMap<RecordKey, Option<Vec<u8>>>,
+    /// What the peg's history holds where the block that is being written writes, by key: the disk may be ahead.
+    pub(super) history: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// What the indexes hold; None if they are not kept.
     pub(super) indexed: Option<Indexed>,
 }
@@ -185,13 +186,15 @@ impl Store {
             self.put_peg(&mut batch, connected.peg_changes().iter().map(|(key, change)| (key, change.after.as_ref())));
             self.put_flushed(&mut batch, connected.tip(), coin_count);
         }
-        for (key, value) in connected.peg_events().iter().flat_map(|event| event.records(height)) {
-            batch.put_cf(self.family(schema::PEG_HISTORY), key, value);
-        }
         drop(state);
-        if flush_coins {
+        let history = self.put_history(&mut batch, connected)?;
+        {
             // From now on the disk may be ahead of the state.
-            self.write_state().coins.expect(height, connected.delta());
+            let mut state = self.write_state();
+            state.history = history;
+            if flush_coins {
+                state.coins.expect(height, connected.delta());
+            }
         }
         self.write(batch)?;
         let mut state = self.write_state();
@@ -272,48 +275,6 @@ impl Store {
             Some(view) => view.place(txid),
             None => Ok(None),
         }
-    }
-
-    /// Returns the credit of a deposit, or None if it was not credited.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn peg_in(&self, deposit: &OutPoint) -> Result<Option<Credit>, StateFault> {
-        self.read_history(&history::credit_key(deposit), "credit of a deposit", Credit::decode)
-    }
-
-    /// Returns the number of the batch that pays a peg-out request, or None if none does yet.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn batch_of_request(&self, request: &OutPoint) -> Result<Option<u32>, StateFault> {
-        self.read_history(&history::paid_by_key(request), "batch of a request", history::decode_number)
-    }
-
-    /// Returns the number of the last batch that was to spend a coin of the peg, or None if there was none.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn batch_of_coin(&self, coin: &OutPoint) -> Result<Option<u32>, StateFault> {
-        self.read_history(&history::swept_by_key(coin), "batch of a coin", history::decode_number)
-    }
-
-    /// Returns a batch, open or closed, or None if there is no such batch.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn batch(&self, number: u32) -> Result<Option<BatchRecord>, StateFault> {
-        self.read_history(&history::batch_key(number), "batch", BatchRecord::decode)
-    }
-
-    fn read_history<T>(
-        &self,
-        key: &[u8],
-        record: &'static str,
-        decode: impl FnOnce(&[u8]) -> Option<T>,
-    ) -> Result<Option<T>, StateFault> {
-        let value = self.db.get_cf(self.family(schema::PEG_HISTORY), key)?;
-        value.map(|value| decode(&value).ok_or(StateFault::Damaged { record })).transpose()
     }
 
     /// Calls `each` with every coin of one state, in no particular order. Commits go on meanwhile.
@@ -467,6 +428,7 @@ impl State {
     pub(super) fn apply(&mut self, connected: &ConnectedBlock, coin_count: u64) {
         self.coin_count = coin_count;
         self.coins.apply(connected.delta());
+        self.history.clear();
         let changes = connected.peg_changes().iter();
         self.peg_pending.extend(changes.map(|(key, change)| (key.clone(), change.after.clone())));
         self.tip = Arc::clone(connected.tip());
@@ -477,6 +439,7 @@ impl State {
         self.coin_count = coin_count;
         self.coins.apply_flushed(connected.delta());
         self.peg_pending.clear();
+        self.history.clear();
         self.tip = Arc::clone(connected.tip());
         self.flushed = self.tip.height();
     }
