@@ -13,7 +13,8 @@ use causeway_chainspec::{ChainSpec, Height};
 use rocksdb::{ColumnFamily, DB, IteratorMode, WriteBatch, WriteOptions};
 
 use super::coins::CoinMemory;
-use super::index::{Index, Indexed, Parts, TxPlace};
+use super::damage;
+use super::index::{Index, IndexState, Indexed, Parts, TxPlace};
 use super::open::{self, OpenError};
 use super::reads::Threads;
 use super::schema::{self, decode_outpoint};
@@ -121,8 +122,10 @@ pub(super) struct State {
     pub(super) peg_pending: BTreeMap<RecordKey, Option<Vec<u8>>>,
     /// What the peg's history holds where the block that is being written writes, by key: the disk may be ahead.
     pub(super) history: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    /// What the indexes hold; None if they are not kept.
+    /// What the indexes hold; None if they are not kept, or are damaged.
     pub(super) indexed: Option<Indexed>,
+    /// Whether they are kept, and damaged.
+    pub(super) index_damaged: bool,
 }
 
 impl Store {
@@ -166,16 +169,14 @@ impl Store {
             let (parent, tip) = (connected.parent().hash(), state.tip.hash());
             return Err(StateFault::NotOnTip { height, parent, tip });
         }
+        drop(state);
         let mut batch = WriteBatch::default();
+        let indexed = self.put_index_if_whole(&mut batch, connected, &mut parts);
+        let state = self.read_state();
         let block = connected.block();
         self.put_block(&mut batch, height, block.header(), block.bytes(), connected.tip().median_time_past());
         batch.put_cf(self.family(schema::CERTIFICATES), schema::height_key(height), certificate);
         batch.put_cf(self.family(schema::META), schema::META_TIP, schema::encode_tip(height, hash));
-
-        let indexed = match state.indexed {
-            Some(before) => Some(self.put_connected(&mut batch, before, connected, &mut parts)?),
-            None => None,
-        };
 
         let coin_count = state.count_after(connected)?;
         let flush_coins = flush == CoinFlush::WithBlock || state.flush_is_due();
@@ -184,7 +185,7 @@ impl Store {
             self.put_coins(&mut batch, connected.delta().changes());
             self.put_peg(&mut batch, state.peg_pending.iter().map(|(key, value)| (key, value.as_ref())));
             self.put_peg(&mut batch, connected.peg_changes().iter().map(|(key, change)| (key, change.after.as_ref())));
-            self.put_flushed(&mut batch, connected.tip(), coin_count);
+            self.put_flushed(&mut batch, connected.tip(), coin_count, state.flushed);
         }
         drop(state);
         let history = self.put_history(&mut batch, connected)?;
@@ -220,7 +221,7 @@ impl Store {
         let mut batch = WriteBatch::default();
         self.put_coins(&mut batch, state.coins.pending());
         self.put_peg(&mut batch, state.peg_pending.iter().map(|(key, value)| (key, value.as_ref())));
-        self.put_flushed(&mut batch, &state.tip, state.coin_count);
+        self.put_flushed(&mut batch, &state.tip, state.coin_count, state.flushed);
         self.write(batch)?;
         state.flushed();
         Ok(())
@@ -260,9 +261,19 @@ impl Store {
         Ok(self.read_height(hash)?.filter(|height| *height <= tip))
     }
 
-    /// Whether the indexes are kept ([`StoreOptions::index`]).
+    /// Whether the indexes are there: kept ([`StoreOptions::index`]), and not damaged.
     pub fn has_index(&self) -> bool {
         self.read_state().indexed.is_some()
+    }
+
+    /// What there is of the indexes.
+    pub fn index_state(&self) -> IndexState {
+        let state = self.read_state();
+        match state.indexed {
+            Some(_) => IndexState::Whole,
+            None if state.index_damaged => IndexState::Damaged,
+            None => IndexState::Off,
+        }
     }
 
     /// Returns where a transaction of a final block stands. None if no final block holds it, or if there is no index
@@ -297,7 +308,7 @@ impl Store {
         }
         for entry in on_disk {
             let (key, value) = entry?;
-            if *key == *schema::COINS_FLUSHED {
+            if *key == *schema::COINS_FLUSHED || schema::decode_flush_key(&key).is_some() {
                 continue;
             }
             let damaged = StateFault::Damaged { record: "coin" };
@@ -359,10 +370,12 @@ impl Store {
         }
     }
 
-    /// Puts into a batch that the coins and the peg on disk are those after `tip`.
-    pub(super) fn put_flushed(&self, batch: &mut WriteBatch, tip: &Tip, coin_count: u64) {
+    /// Puts into a batch that the coins and the peg on disk are those after `tip`, and were those of `before`.
+    pub(super) fn put_flushed(&self, batch: &mut WriteBatch, tip: &Tip, coin_count: u64, before: Height) {
         batch.put_cf(self.family(schema::PEG), schema::PEG_FLUSHED, schema::encode_peg_flushed(tip));
-        batch.put_cf(self.family(schema::COINS), schema::COINS_FLUSHED, schema::encode_flushed(tip, coin_count));
+        let coins = self.family(schema::COINS);
+        batch.put_cf(coins, schema::flush_key(tip.height()), schema::encode_height(before));
+        batch.put_cf(coins, schema::COINS_FLUSHED, schema::encode_flushed(tip, coin_count));
     }
 
     /// Writes a batch and waits until it is on disk. After a failure nothing is written any more.
@@ -374,6 +387,10 @@ impl Store {
         options.set_sync(true);
         self.db.write_opt(batch, &options).map_err(|error| {
             self.stopped.store(true, Ordering::SeqCst);
+            if damage::names_index_file(&self.db, &error) {
+                // RocksDB came upon it while it rewrote tables, and writes nothing at all any more.
+                damage::note(&self.path, &error);
+            }
             error.into()
         })
     }

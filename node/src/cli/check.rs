@@ -9,7 +9,7 @@ use bitcoin::BlockHash;
 use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT};
 use causeway_consensus::bft::{CertificateError, CommitCertificate, DecodeError, Key, ValidatorSet, ValidatorSetError};
 use causeway_consensus::state::Store;
-use causeway_consensus::{ChainView, InvalidBlock, StateFault, Workers, check_block, parse_block};
+use causeway_consensus::{ChainView, InvalidBlock, LtHash, StateFault, Workers, check_block, parse_block};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -78,9 +78,13 @@ pub enum Damage {
     /// The coins are not those of the blocks.
     #[error("the coins are not those that the blocks leave: their hash is another one")]
     Coins,
+    /// There are more or fewer coins than the store says.
+    #[error("there are {found} coins, and the store says that there are {kept}")]
+    CoinCount { found: u64, kept: u64 },
 }
 
-/// Checks keys, mark, log, blocks, certificates and coins of a stopped node.
+/// Checks keys, mark, log, blocks, certificates, coins and indexes of a stopped node. Damaged indexes are no failure: they
+/// are built again.
 ///
 /// # Errors
 /// The node runs, a file is refused, or the store is damaged.
@@ -112,6 +116,8 @@ pub fn check(args: &CheckArgs, out: &mut impl Write) -> Result<(), CliError> {
     writeln!(out, "blocks        0 to {}, each proven", tip.height())?;
     check_coins(&store)?;
     writeln!(out, "coins         as the blocks leave them")?;
+    tracing::info!("counting the indexes");
+    writeln!(out, "index         {}", super::status::describe_index(store.check_index()?))?;
     Ok(())
 }
 
@@ -177,12 +183,21 @@ fn check_coins(store: &Store) -> Result<(), CliError> {
     let bar = ProgressBar::new_spinner().with_message("coins");
     bar.enable_steady_tick(Duration::from_millis(200));
     tracing::info!("hashing the coins");
-    let computed = store.recompute_coins_hash().map_err(|fault| match fault {
+    let (mut computed, mut found) = (LtHash::empty(), 0);
+    let each = |outpoint: &_, coin: &_| {
+        computed.add(outpoint, coin);
+        found += 1;
+    };
+    store.for_each_coin(each).map_err(|fault| match fault {
         StateFault::Damaged { .. } => damaged(store, Damage::Coins),
         other => other.into(),
     })?;
     bar.finish_and_clear();
-    if computed == *store.tip().coins() { Ok(()) } else { Err(damaged(store, Damage::Coins)) }
+    if computed != *store.tip().coins() {
+        return Err(damaged(store, Damage::Coins));
+    }
+    let kept = store.figures().coins;
+    if found == kept { Ok(()) } else { Err(damaged(store, Damage::CoinCount { found, kept })) }
 }
 
 /// A bar on a terminal, lines in the log otherwise.

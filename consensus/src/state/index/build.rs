@@ -12,22 +12,48 @@ use crate::block::{Block, parse_block};
 use crate::coin::encode_outpoint;
 use crate::error::StateFault;
 use crate::resolve::ChainView;
-use crate::state::open::count_entries;
-use crate::state::schema;
+use crate::state::schema::{self, INDEX_FAMILIES};
 use crate::state::store::Store;
+use crate::state::tail;
 
 /// Blocks that one write of the building holds at most, so that the log says something now and then.
 const BATCH_BLOCKS: u32 = 10_000;
 
-/// The column families of the indexes.
-const FAMILIES: [&str; 4] = [schema::TRANSACTIONS, schema::SCRIPTS, schema::SPENDS, schema::BUILDING];
+/// Those with a record of every block.
+const BLOCK_FAMILIES: [&str; 3] = [schema::TRANSACTIONS, schema::SCRIPTS, schema::SPENDS];
+
+/// Bytes of a key of `transactions`.
+const TXID_BYTES: usize = 32;
 
 /// Above every key.
 const END: [u8; 64] = [0xff; 64];
 
+/// Why the indexes cannot be brought to the tip. Only the last one is a reason not to open the store.
+#[derive(Debug)]
+pub(in crate::state) enum IndexFault {
+    /// What is in them is not what was written: they are to be dropped.
+    Damaged(StateFault),
+    /// A block that they follow from cannot be read.
+    Block(StateFault),
+    /// Nothing can be written.
+    Write(StateFault),
+}
+
+impl From<StateFault> for IndexFault {
+    fn from(fault: StateFault) -> Self {
+        Self::Damaged(fault)
+    }
+}
+
+impl From<rocksdb::Error> for IndexFault {
+    fn from(error: rocksdb::Error) -> Self {
+        Self::Damaged(error.into())
+    }
+}
+
 /// Brings the indexes to the tip, from where their building was stopped: from block 0 if there are none, or if something of
 /// them is missing. One write ends with the block that brings it to `batch_transactions`.
-pub(in crate::state) fn catch_up(store: &Store, batch_transactions: u64) -> Result<(), StateFault> {
+pub(in crate::state) fn catch_up(store: &Store, batch_transactions: u64) -> Result<(), IndexFault> {
     let tip = store.tip().height();
     let found = read_indexed(store, tip)?;
     let indexed = found.unwrap_or(Indexed::NONE);
@@ -50,7 +76,7 @@ pub(in crate::state) fn catch_up(store: &Store, batch_transactions: u64) -> Resu
         let end = building.put_blocks(&mut batch, start, tip)?;
         store.put_indexed(&mut batch, building.indexed);
         building.put_changes(&mut batch, end, tip)?;
-        store.write(batch)?;
+        store.write(batch).map_err(IndexFault::Write)?;
         done += end.to_u32() - start.to_u32() + 1;
         if end < tip {
             let percent = u64::from(done) * 100 / u64::from(blocks).max(1);
@@ -65,15 +91,15 @@ pub(in crate::state) fn catch_up(store: &Store, batch_transactions: u64) -> Resu
 }
 
 /// Drops whatever there is of the indexes.
-pub(in crate::state) fn drop_index(store: &Store) -> Result<(), StateFault> {
+pub(in crate::state) fn drop_index(store: &Store) -> Result<(), IndexFault> {
     if is_empty(store)? {
         return Ok(());
     }
     tracing::info!("dropping the indexes, which the settings do not ask for");
     let mut batch = WriteBatch::default();
     put_nothing(store, &mut batch);
-    store.write(batch)?;
-    for family in FAMILIES {
+    store.write(batch).map_err(IndexFault::Write)?;
+    for family in INDEX_FAMILIES {
         // The room comes back at once, not when the tables are rewritten.
         store.db.delete_file_in_range_cf(store.family(family), [].as_slice(), END.as_slice())?;
     }
@@ -82,10 +108,8 @@ pub(in crate::state) fn drop_index(store: &Store) -> Result<(), StateFault> {
 
 /// Whether there is nothing of the indexes at all.
 fn is_empty(store: &Store) -> Result<bool, StateFault> {
-    for family in FAMILIES {
-        let mut options = ReadOptions::default();
-        options.set_total_order_seek(true);
-        let mut records = store.db.raw_iterator_cf_opt(store.family(family), options);
+    for family in INDEX_FAMILIES {
+        let mut records = tail::records(store, family);
         records.seek_to_first();
         if records.valid() {
             return Ok(false);
@@ -96,7 +120,7 @@ fn is_empty(store: &Store) -> Result<bool, StateFault> {
 }
 
 fn put_nothing(store: &Store, batch: &mut WriteBatch) {
-    for family in FAMILIES {
+    for family in INDEX_FAMILIES {
         batch.delete_range_cf(store.family(family), [].as_slice(), END.as_slice());
     }
 }
@@ -107,42 +131,44 @@ fn read_indexed(store: &Store, tip: Height) -> Result<Option<Indexed>, StateFaul
         return Ok(is_empty(store)?.then_some(Indexed::NONE));
     };
     let (height, count) = schema::decode_indexed(&value).ok_or(damaged("height of the indexes"))?;
-    let found = count_entries(store, schema::TRANSACTIONS, schema::TRANSACTIONS_INDEXED)?;
-    let blocks = u64::from(height.to_u32()) + 1;
-    let all_blocks = count_blocks(store, schema::SCRIPTS)? == blocks && count_blocks(store, schema::SPENDS)? == blocks;
+    let mut has_last = true;
+    for family in BLOCK_FAMILIES {
+        has_last &= tail::has_index_blocks(store, family, height)?;
+    }
     // Without the unspent outputs at its height, an index cannot go on from the blocks alone.
     let goes_on = height == tip || read_building(store)? == Some(height);
     // A tip below it has lost its newest blocks, which come back from peers as they were.
-    if height > tip || found != count || !all_blocks || !goes_on {
-        tracing::warn!(%height, count, found, all_blocks, "the indexes are not whole: building them again");
+    if height > tip || !has_last || !goes_on {
+        tracing::warn!(%height, count, has_last, "the indexes are not whole: building them again");
         return Ok(None);
     }
     Ok(Some(Indexed { height: Some(height), count }))
+}
+
+/// Counts again what the indexes hold, and returns whether it is what they say: every block's record, and every transaction.
+pub(in crate::state) fn recount(store: &Store, indexed: Indexed) -> Result<bool, StateFault> {
+    let blocks = indexed.height.map_or(0, |height| u64::from(height.to_u32()) + 1);
+    for family in BLOCK_FAMILIES {
+        let mut records = tail::records(store, family);
+        records.seek_to_first();
+        let (mut found, mut transactions) = (0, 0);
+        while let Some(key) = records.key() {
+            found += u64::from(schema::is_block_key(key));
+            transactions += u64::from(family == schema::TRANSACTIONS && key.len() == TXID_BYTES);
+            records.next();
+        }
+        records.status()?;
+        if found != blocks || family == schema::TRANSACTIONS && transactions != indexed.count {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The height whose unspent outputs `building` holds; None if it is empty.
 fn read_building(store: &Store) -> Result<Option<Height>, StateFault> {
     let value = store.db.get_cf(store.family(schema::BUILDING), schema::BUILDING_HEIGHT)?;
     value.map(|value| schema::decode_height(&value).ok_or(damaged("height of the building index"))).transpose()
-}
-
-/// How many blocks have their record in a column family: RocksDB opens without some of its tables if its list of them was
-/// cut short, and a table holds whole blocks until it is merged with others.
-fn count_blocks(store: &Store, family: &str) -> Result<u64, StateFault> {
-    let mut options = ReadOptions::default();
-    options.set_total_order_seek(true);
-    options.fill_cache(false);
-    let mut records = store.db.raw_iterator_cf_opt(store.family(family), options);
-    records.seek(schema::block_key(Height(0)));
-    let last = schema::block_key(Height(u32::MAX));
-    let mut count = 0;
-    while let Some(key) = records.key().filter(|key| *key <= last.as_slice()) {
-        // Records of a script or an output may stand between them.
-        count += u64::from(schema::is_block_key(key));
-        records.next();
-    }
-    records.status()?;
-    Ok(count)
 }
 
 /// The indexes of a store on their way to the tip.
@@ -158,12 +184,13 @@ struct Building<'a> {
 
 impl Building<'_> {
     /// Puts blocks from `start` on into a batch, until it is full or the tip is in it. Returns the last one's height.
-    fn put_blocks(&mut self, batch: &mut WriteBatch, start: Height, tip: Height) -> Result<Height, StateFault> {
+    fn put_blocks(&mut self, batch: &mut WriteBatch, start: Height, tip: Height) -> Result<Height, IndexFault> {
         let before = self.indexed.count;
         let mut height = start;
         loop {
-            let bytes = self.store.read_block(height)?.ok_or(damaged("block"))?;
-            let block = parse_block(bytes).map_err(|_| damaged("block"))?;
+            let missing = || IndexFault::Block(damaged("block"));
+            let bytes = self.store.read_block(height).map_err(IndexFault::Block)?.ok_or_else(missing)?;
+            let block = parse_block(bytes).map_err(|_| missing())?;
             let spent = self.apply(height, &block)?;
             let sums = &mut self.sums;
             self.indexed = self.store.put_index(batch, self.indexed, height, &block, &spent, |_, id, more| {
