@@ -9,6 +9,7 @@ mod coins;
 mod damage;
 mod figures;
 mod history;
+mod holes;
 mod index;
 mod open;
 mod reads;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT};
 use causeway_consensus::state::{
@@ -322,10 +323,10 @@ fn damage_that_is_seen_while_the_node_runs_stops_only_the_indexes() {
         let store = open_store(home.path()).expect("opens");
         assert_eq!(store.index_state(), IndexState::Whole, "nobody looked yet");
         if way == "read" {
-            let parsed = parse_block(history.blocks[0].clone()).expect("parses");
-            let script = &parsed.transactions()[0].transaction().output[0].script_pubkey;
+            let mut hash = [0; 32];
+            hash[..16].copy_from_slice(&sums[0].0[..16]);
             let view = store.index_view().expect("there is one");
-            view.statistics(&ScriptId::of(script)).expect_err("it is damaged");
+            view.statistics(&ScriptId::of_hash(&hash)).expect_err("it is damaged");
             assert_eq!(store.index_state(), IndexState::Damaged);
         }
         replay(&store, &history.blocks, CoinFlush::WithBlock, std::io::sink()).expect("goes on");
@@ -382,4 +383,42 @@ fn the_indexes_of_another_format_are_left_alone() {
     fs::write(home.path().join("index-damaged"), b"").expect("written");
     open_store(home.path()).expect_err("another format");
     assert_eq!(records(home.path()), expected);
+}
+
+/// RocksDB writes nothing any more once it came upon damage while it rewrote tables. The node stops then, as with any fault
+/// of the store, and its next start is as good as new.
+#[test]
+fn an_index_that_cannot_be_rewritten_is_built_again_by_the_next_start() {
+    let home = directory();
+    let history = History::new(34, 90, 10);
+    let fill = |blocks: usize| {
+        let store = open_store(home.path()).expect("opens");
+        replay(&store, &history.blocks[..blocks], CoinFlush::WithBlock, std::io::sink()).expect("replays");
+    };
+    // Every opening makes tables of what the logs hold. Four of them are rewritten.
+    [10, 20].into_iter().for_each(fill);
+    for table in tables(home.path(), "scripts") {
+        let mut bytes = fs::read(&table).expect("readable");
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 16].fill(0xa5);
+        fs::write(table, bytes).expect("written");
+    }
+    (21..=24).for_each(fill);
+    let store = open_store(home.path()).expect("opens");
+    let mut blocks = 24;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while replay(&store, &history.blocks[..blocks], CoinFlush::WithBlock, std::io::sink()).is_ok() {
+        assert!(Instant::now() < deadline, "the damage is come upon");
+        blocks = (blocks + 1).min(history.blocks.len());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(store);
+    assert!(home.path().join("index-damaged").exists(), "it is noted");
+    let store = open_store(home.path()).expect("opens");
+    assert!(!home.path().join("index-damaged").exists());
+    assert_eq!(store.index_state(), IndexState::Whole);
+    assert_eq!(store.tip().height(), Height(LAST_DERIVED_HEIGHT.to_u32() + u32::try_from(blocks).expect("few") - 1));
+    replay(&store, &history.blocks, CoinFlush::WithBlock, std::io::sink()).expect("goes on");
+    assert_eq!(store.tip().hash().to_string(), tip_of(&history));
+    assert_indexed(&store);
 }

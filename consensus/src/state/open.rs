@@ -156,6 +156,7 @@ fn open_once(
         flushed: LAST_DERIVED_HEIGHT,
         coin_count: coins.len() as u64,
         coins: CoinMemory::new(options.coin_cache_bytes),
+        pending_coin_bytes: options.pending_coin_bytes,
         peg_pending: BTreeMap::new(),
         history: BTreeMap::new(),
         indexed: None,
@@ -168,6 +169,7 @@ fn open_once(
         writing: Mutex::default(),
         stopped: AtomicBool::new(false),
         threads: Threads::default(),
+        holes: Mutex::default(),
         _lock: lock,
     };
     let load_error = |source| OpenError::Load { path: path.to_owned(), source };
@@ -184,6 +186,7 @@ fn open_once(
     } else {
         check_identity(&store, path, spec)?;
         load(&store, spec, workers).map_err(load_error)?;
+        store.load_holes().map_err(load_error)?;
         if !cached {
             let mut batch = WriteBatch::default();
             batch.put_cf(store.family(schema::META), &scripts_key, &encoded_scripts);

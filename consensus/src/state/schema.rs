@@ -6,6 +6,7 @@
 //! | `meta`         | `format`                             | [`FORMAT_VERSION`], u32 LE                                    |
 //! | `meta`         | `chain`                              | chain id: hash of block 1, 32 bytes, internal order          |
 //! | `meta`         | `tip`                                | height, u32 LE, then block hash, 32 bytes, internal order    |
+//! | `meta`         | `hole-`, then height, u32 BE         | none: the block of this height or its certificate is missing |
 //! | `headers`      | height, u32 BE                       | header, 80 bytes, then median time past, u32 LE              |
 //! | `heights`      | block hash, 32 bytes, internal order | height, u32 LE                                               |
 //! | `blocks`       | height, u32 BE                       | the block as serialised by Bitcoin                           |
@@ -66,6 +67,8 @@ pub(super) const BUILDING: &str = "building";
 pub(super) const META_FORMAT: &[u8] = b"format";
 pub(super) const META_CHAIN: &[u8] = b"chain";
 pub(super) const META_TIP: &[u8] = b"tip";
+/// What the keys of holes begin with.
+pub(super) const HOLE_TAG: &[u8; 5] = b"hole-";
 pub(super) const COINS_FLUSHED: &[u8] = b"flushed";
 /// What the keys of writes of coins begin with. They are shorter than those of coins.
 pub(super) const FLUSH_TAG: &[u8; 5] = b"flush";
@@ -91,7 +94,7 @@ const SPEND_PREFIX_BYTES: usize = SPENT_TXID_BYTES + 4;
 /// Write-ahead logs from this size on make RocksDB write its tables, so that opening never reads more of them.
 pub(super) const MAX_LOG_BYTES: u64 = 256 << 20;
 
-/// Files that RocksDB keeps open, below the usual limit of 1,024 of a process. It opens a few of them with the database, and
+/// Tables and files of large values that RocksDB keeps open, below the usual limit of 1,024 of a process. It opens a few of them with the database, and
 /// the others when they are read: opening takes as long for a large database as for a small one.
 const MAX_OPEN_FILES: i32 = 512;
 
@@ -214,6 +217,16 @@ pub(super) fn flush_key(height: Height) -> [u8; 9] {
 
 pub(super) fn decode_flush_key(key: &[u8]) -> Option<Height> {
     let height = key.strip_prefix(FLUSH_TAG)?;
+    Some(Height(u32::from_be_bytes(height.try_into().ok()?)))
+}
+
+/// Key of the record that says that a block is missing.
+pub(super) fn hole_key(height: Height) -> [u8; 9] {
+    tagged_key(HOLE_TAG, height)
+}
+
+pub(super) fn decode_hole_key(key: &[u8]) -> Option<Height> {
+    let height = key.strip_prefix(HOLE_TAG)?;
     Some(Height(u32::from_be_bytes(height.try_into().ok()?)))
 }
 

@@ -1,6 +1,6 @@
 //! The store of one chain: one read for a block, and one write.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,20 +27,23 @@ use crate::resolve::ChainView;
 use crate::tip::Tip;
 use crate::workers::Workers;
 
-/// Pending coins are flushed when they take this much memory, whatever the caller asks.
-const MAX_PENDING_BYTES: usize = 512 << 20;
-
 /// Coins are flushed after so many blocks, whatever the caller asks, so that opening never replays more.
 const MAX_BLOCKS_BEHIND: u32 = 1_000;
 
 /// How much memory a store may take, and what it keeps besides the chain.
+///
+/// Besides what is named here, RocksDB holds the indexes and filters of tables that it has open, some 1.5 MiB for each of
+/// 512 at most, and, while pending coins are written, they are there twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreOptions {
     /// Coins kept in memory besides those that wait to be written, in bytes.
     pub coin_cache_bytes: usize,
+    /// Coins that wait to be written ([`CoinFlush::Later`]), in bytes: they are written when there are more.
+    pub pending_coin_bytes: usize,
     /// RocksDB's cache of table blocks, in bytes.
     pub block_cache_bytes: usize,
-    /// Writes to one column family that RocksDB gathers before they go to a table file, in bytes.
+    /// Writes to one of the twelve column families that RocksDB gathers before they go to a table file, in bytes; twice that
+    /// while they go there. All of them together take some 512 MiB at most, as their logs are bounded.
     pub write_buffer_bytes: usize,
     /// The indexes to keep.
     pub index: Index,
@@ -50,10 +53,11 @@ pub struct StoreOptions {
 }
 
 impl Default for StoreOptions {
-    /// 256 MiB of coins, 64 MiB of table blocks, 64 MiB of writes; with the indexes.
+    /// 256 MiB of coins, 512 MiB of those that wait, 64 MiB of table blocks, 64 MiB of writes; with the indexes.
     fn default() -> Self {
         Self {
             coin_cache_bytes: 256 << 20,
+            pending_coin_bytes: 512 << 20,
             block_cache_bytes: 64 << 20,
             write_buffer_bytes: 64 << 20,
             index: Index::All,
@@ -105,6 +109,8 @@ pub struct Store {
     pub(super) stopped: AtomicBool,
     /// Those that help to read coins.
     pub(super) threads: Threads,
+    /// Where blocks or certificates are missing.
+    pub(super) holes: Mutex<BTreeSet<Height>>,
     /// Held for as long as the store is open.
     pub(super) _lock: File,
 }
@@ -118,6 +124,8 @@ pub(super) struct State {
     /// How many coins there are after `tip`.
     pub(super) coin_count: u64,
     pub(super) coins: CoinMemory,
+    /// Pending coins are written when they take this much memory, whatever the caller asks.
+    pub(super) pending_coin_bytes: usize,
     /// Records of the peg that changed since `flushed`, by key.
     pub(super) peg_pending: BTreeMap<RecordKey, Option<Vec<u8>>>,
     /// What the peg's history holds where the block that is being written writes, by key: the disk may be ahead.
@@ -227,20 +235,21 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the serialised final block at `height`, or None above the tip.
+    /// Returns the serialised final block at `height`, or None above the tip and where it is missing ([`Store::holes`]).
     ///
     /// # Errors
     /// If the store cannot be read.
     pub fn block_bytes(&self, height: Height) -> Result<Option<Vec<u8>>, StateFault> {
-        if height > self.tip().height() { Ok(None) } else { self.read_block(height) }
+        if height > self.tip().height() { Ok(None) } else { self.or_hole(height, self.read_block(height)) }
     }
 
-    /// Returns the encoded commit certificate of the block at `height`; None for derived blocks and above the tip.
+    /// Returns the encoded commit certificate of the block at `height`; None for derived blocks, above the tip, and where it is
+    /// missing ([`Store::holes`]).
     ///
     /// # Errors
     /// If the store cannot be read.
     pub fn certificate(&self, height: Height) -> Result<Option<Vec<u8>>, StateFault> {
-        if height > self.tip().height() { Ok(None) } else { self.read_certificate(height) }
+        if height > self.tip().height() { Ok(None) } else { self.or_hole(height, self.read_certificate(height)) }
     }
 
     /// Returns the header at `height`, or None above the tip.
@@ -470,7 +479,7 @@ impl State {
 
     pub(super) fn flush_is_due(&self) -> bool {
         let behind = self.tip.height().to_u32() - self.flushed.to_u32();
-        behind >= MAX_BLOCKS_BEHIND || self.coins.pending_bytes() >= MAX_PENDING_BYTES
+        behind >= MAX_BLOCKS_BEHIND || self.coins.pending_bytes() >= self.pending_coin_bytes
     }
 
     /// The pending coins and records of the peg are on disk now.

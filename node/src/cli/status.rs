@@ -70,6 +70,8 @@ pub struct StoppedStatus {
     pub certificate: Option<bool>,
     /// How many coins there are.
     pub coins: u64,
+    /// Blocks or certificates that were found to be missing.
+    pub missing: usize,
     /// What there is of the indexes for wallets.
     pub index: &'static str,
     /// Height of the validator's consensus log.
@@ -161,6 +163,7 @@ fn read_stopped(home: &Home, spec: &ChainSpec, config: &Config) -> Result<Stoppe
         time: tip.time(),
         certificate,
         coins: store.figures().coins,
+        missing: store.holes().len(),
         index: describe_index(store.index_state()),
         log_height: log.as_ref().map(|(height, _)| height.to_u32()),
         log_entries: log.map_or(0, |(_, entries)| entries.len()),
@@ -212,6 +215,9 @@ fn write_stopped(spec: &ChainSpec, status: &StoppedStatus, out: &mut impl Write)
     writeln!(out, "proof      {proof}")?;
     writeln!(out, "coins      {}", status.coins)?;
     writeln!(out, "index      {}", status.index)?;
+    if status.missing > 0 {
+        writeln!(out, "missing    {} blocks or certificates: fetched again when the node runs", status.missing)?;
+    }
     match status.log_height {
         Some(height) => writeln!(out, "log        height {height}, {} entries", status.log_entries)?,
         None if status.log_damaged => writeln!(out, "log        damaged: run \"causeway check\"")?,

@@ -298,6 +298,7 @@ impl Owner {
             Action::Prefetch { block } => self.helpers.prefetch(&block),
             Action::Assemble { ticket, job } => self.helpers.assemble(ticket, job),
             Action::Check { ticket, job } => self.helpers.check(ticket, job),
+            Action::Fill { ticket, job } => self.helpers.fill(ticket, job),
             Action::Commit { connected, certificate, catching_up } => {
                 let flush = if catching_up { CoinFlush::Later } else { CoinFlush::WithBlock };
                 let commit = Commit { connected, certificate: certificate.encode(), flush };

@@ -31,7 +31,7 @@ fn store(name: &str, heights: &[(u32, u32)]) -> (Store, Home) {
         block_cache_bytes: 1 << 20,
         write_buffer_bytes: 1 << 20,
         index: Index::None,
-        index_batch_transactions: 1,
+        ..StoreOptions::default()
     };
     let store = Store::open(&home.0, &spec, options, &Workers::new(NonZeroUsize::MIN)).unwrap();
     let family = store.family(schema::PEG_HISTORY);
