@@ -3,7 +3,7 @@
 //! Block, certificate, header and tip of every block are one synced write. Coins carry the height that they were last
 //! written at: at the tip they go with the block, during sync they wait in memory, and opening a store whose coins are
 //! behind its tip replays the blocks between. The indexes go with each block, if they are kept; opening a store
-//! without them reads all blocks. Validation never looks into them, and goes on if they are damaged.
+//! without them reads all blocks, at once or while others are added. Validation never looks into them, and goes on if they are damaged.
 
 mod coins;
 mod damage;

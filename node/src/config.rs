@@ -416,6 +416,8 @@ impl Config {
                 IndexConfig::All => Index::All,
                 IndexConfig::None => Index::None,
             },
+            // A node has more to do meanwhile.
+            build_index_later: true,
             ..StoreOptions::default()
         }
     }

@@ -7,6 +7,7 @@ pub mod evidence;
 pub mod files;
 pub mod handle;
 mod helpers;
+mod index;
 pub mod log_file;
 pub mod mark_file;
 pub mod mempool_file;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT};
@@ -348,6 +349,48 @@ fn records_of(db: &DB, family: &str) -> Vec<(Box<[u8]>, Box<[u8]>)> {
     options.set_total_order_seek(true);
     let entries = db.iterator_cf_opt(db.cf_handle(family).expect("there"), options, IteratorMode::Start);
     entries.map(|entry| entry.expect("readable")).collect()
+}
+
+/// Blocks are committed while the indexes are built, and at the end these hold them too.
+#[test]
+fn indexes_are_built_while_blocks_are_committed() {
+    let history = History::new(35, 700, 3);
+    let home = directory();
+    let spec = ChainSpec::built_in("devnet").expect("built in");
+    let most = 550;
+    let store = open_store_with(home.path(), Index::None).expect("opens");
+    replay(&store, &history.blocks[..most], CoinFlush::WithBlock, std::io::sink()).expect("replays");
+    drop(store);
+    let later = StoreOptions { build_index_later: true, index_batch_transactions: 40, ..options(Index::All) };
+    let open = || Store::open(home.path(), &spec, later, &workers()).expect("opens");
+    // Stopped at once, it goes on from there.
+    let store = open();
+    assert_eq!(store.index_state(), IndexState::Building);
+    assert!(store.index_view().is_none() && !store.has_index());
+    assert_eq!(store.build_index(&AtomicBool::new(true)).expect("writes"), IndexState::Building);
+    drop(store);
+    assert!(building_height(home.path()).is_some_and(|height| height > 0));
+
+    let store = open();
+    assert_eq!(store.index_state(), IndexState::Building);
+    std::thread::scope(|scope| {
+        let building = scope.spawn(|| store.build_index(&AtomicBool::new(false)).expect("writes"));
+        for blocks in most..history.blocks.len() {
+            if building.is_finished() && blocks > most + 20 {
+                break;
+            }
+            replay(&store, &history.blocks[..blocks], CoinFlush::WithBlock, std::io::sink()).expect("replays");
+        }
+        assert_eq!(building.join().expect("it ends"), IndexState::Whole);
+    });
+    assert!(store.tip().height() > Height(LAST_DERIVED_HEIGHT.to_u32() + u32::try_from(most).expect("few")));
+    replay(&store, &history.blocks, CoinFlush::WithBlock, std::io::sink()).expect("replays");
+    assert_eq!(store.check_index().expect("readable"), IndexState::Whole);
+    drop(store);
+    let grown = directory();
+    filled(grown.path(), &history, Index::All);
+    assert_eq!(records(home.path()), records(grown.path()));
+    assert_eq!(open().index_state(), IndexState::Whole);
 }
 
 /// A record that is gone, with no block's record: only counting tells.

@@ -14,7 +14,7 @@ use causeway_node::home::Home;
 use causeway_node::machine::jobs::{FillJob, Proof};
 use causeway_node::wire::FinalBlock;
 use causeway_tests::history::History;
-use causeway_tests::nodes::{Nodes, config, run_to_end, spec};
+use causeway_tests::nodes::{Nodes, run_to_end, spec};
 use causeway_tests::replay::{connect, open_store, replay, workers};
 use rocksdb::{ColumnFamilyDescriptor, DB, Options};
 use tempfile::TempDir;
@@ -157,7 +157,7 @@ fn a_block_that_cannot_be_read_is_a_hole_and_stops_nothing() {
 /// Real processes: what one of them lost is found by `causeway check`, and comes back from the others.
 #[test]
 fn a_node_gets_back_what_its_disk_has_lost() {
-    let mut nodes = Nodes::create(spec(4, 300), 0, config());
+    let mut nodes = Nodes::create(spec(4, 300), 0);
     nodes.start_all();
     nodes.wait_height(106);
     nodes.stop([3]);

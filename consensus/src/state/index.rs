@@ -6,6 +6,8 @@ mod entries;
 mod statistics;
 mod view;
 
+use std::sync::atomic::AtomicBool;
+
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{Amount, Script};
 use causeway_chainspec::Height;
@@ -17,7 +19,7 @@ use crate::block::Block;
 use crate::connect::ConnectedBlock;
 use crate::error::StateFault;
 
-pub(super) use build::{IndexFault, catch_up, drop_index};
+pub(super) use build::{IndexFault, catch_up, catch_up_soon, drop_index};
 pub use statistics::{Flow, Statistics};
 pub(super) use statistics::{Parts, merge};
 pub use view::{IndexView, SpendPlace, Unspent};
@@ -41,6 +43,8 @@ pub enum IndexState {
     Whole,
     /// Nothing: they are not kept.
     Off,
+    /// Not up to the tip: [`Store::build_index`] brings them there.
+    Building,
     /// Nothing that can be read: they are built again when the store is opened next. All else goes on.
     Damaged,
 }
@@ -159,6 +163,29 @@ impl Store {
         }
     }
 
+    /// Builds the indexes where opening has left them to be built ([`StoreOptions::build_index_later`]), while blocks are
+    /// committed; returns what there is of them when they are whole, cannot be built now, or `stop` says so.
+    ///
+    /// # Errors
+    /// If nothing can be written.
+    pub fn build_index(&self, stop: &AtomicBool) -> Result<IndexState, StateFault> {
+        if self.index_state() != IndexState::Building {
+            return Ok(self.index_state());
+        }
+        match build::catch_up(self, Some(stop)) {
+            Ok(()) => {}
+            Err(IndexFault::Write(fault)) => return Err(fault),
+            // It is noted, and comes back.
+            Err(IndexFault::Block(fault)) => log_fault(&fault, "the indexes wait for a block that is missing"),
+            Err(IndexFault::Damaged(fault)) => {
+                log_fault(&fault, "the indexes are damaged: they are built again when the node is started next");
+                damage::note(&self.path, &fault);
+                self.write_state().no_index = IndexState::Damaged;
+            }
+        }
+        Ok(self.index_state())
+    }
+
     /// Counts all that the indexes hold, reading all of it, and gives them up if it is not what they say.
     ///
     /// # Errors
@@ -178,13 +205,12 @@ impl Store {
     fn give_up_index(&self, fault: &StateFault) {
         let mut state = self.write_state();
         if state.indexed.take().is_some() {
-            state.index_damaged = true;
+            state.no_index = IndexState::Damaged;
             drop(state);
-            let error = fault as &dyn std::error::Error;
-            tracing::error!(
-                error,
+            log_fault(
+                fault,
                 "the indexes are damaged: all but wallets' requests goes on without them; they are built again from the \
-                 blocks when the node is started next"
+                 blocks when the node is started next",
             );
             damage::note(&self.path, fault);
         }
@@ -286,6 +312,12 @@ impl Store {
             batch.put_cf(self.family(schema::TRANSACTIONS), schema::TRANSACTIONS_INDEXED, value);
         }
     }
+}
+
+/// Logs a fault with everything that led to it.
+pub(super) fn log_fault(fault: &StateFault, what: &str) {
+    let error = fault as &dyn std::error::Error;
+    tracing::error!(error, "{what}");
 }
 
 /// Whether an output of a block at this height is in the histories: those that are coins are. Block 0's coinbase is none,

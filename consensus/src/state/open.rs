@@ -13,7 +13,7 @@ use causeway_chainspec::{ChainId, ChainSpec, Height, LAST_DERIVED_HEIGHT};
 use rocksdb::{DB, IteratorMode, WriteBatch};
 
 use super::coins::CoinMemory;
-use super::index::{self, Index, IndexFault};
+use super::index::{self, Index, IndexFault, IndexState};
 use super::reads::Threads;
 use super::schema::{self, FORMAT_VERSION};
 use super::store::{State, Store, StoreOptions};
@@ -160,7 +160,7 @@ fn open_once(
         peg_pending: BTreeMap::new(),
         history: BTreeMap::new(),
         indexed: None,
-        index_damaged: false,
+        no_index: IndexState::Off,
     };
     let store = Store {
         db,
@@ -168,6 +168,7 @@ fn open_once(
         state: RwLock::new(state),
         writing: Mutex::default(),
         stopped: AtomicBool::new(false),
+        index_batch_transactions: options.index_batch_transactions,
         threads: Threads::default(),
         holes: Mutex::default(),
         _lock: lock,
@@ -194,13 +195,16 @@ fn open_once(
         }
     }
     let indexed = match options.index {
-        Index::All => index::catch_up(&store, options.index_batch_transactions),
+        Index::All if options.build_index_later => index::catch_up_soon(&store),
+        Index::All => index::catch_up(&store, None),
         Index::None => index::drop_index(&store),
     };
     match indexed {
         Err(IndexFault::Write(fault)) => Err(load_error(fault)),
         indexed => {
-            store.write_state().index_damaged = indexed.is_err() && options.index == Index::All;
+            if indexed.is_err() && options.index == Index::All {
+                store.write_state().no_index = IndexState::Damaged;
+            }
             Ok((store, indexed))
         }
     }
@@ -230,8 +234,7 @@ fn drop_indexes(path: &Path, directory: &Path) -> Result<(), OpenError> {
 
 fn log_index_fault(fault: &IndexFault) {
     let (IndexFault::Damaged(error) | IndexFault::Block(error) | IndexFault::Write(error)) = fault;
-    let error = error as &dyn std::error::Error;
-    tracing::error!(error, "the indexes cannot be brought to the tip: all but wallets' requests goes on without them");
+    index::log_fault(error, "the indexes cannot be brought to the tip: all but wallets' requests goes on without them");
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {

@@ -47,13 +47,16 @@ pub struct StoreOptions {
     pub write_buffer_bytes: usize,
     /// The indexes to keep.
     pub index: Index,
+    /// Whether opening leaves indexes that take long to build to [`Store::build_index`].
+    pub build_index_later: bool,
     /// Transactions that one write holds while the indexes are built, some 1,500 bytes of memory each. A building that is
     /// stopped goes on after the last write.
     pub index_batch_transactions: u64,
 }
 
 impl Default for StoreOptions {
-    /// 256 MiB of coins, 512 MiB of those that wait, 64 MiB of table blocks, 64 MiB of writes; with the indexes.
+    /// 256 MiB of coins, 512 MiB of those that wait, 64 MiB of table blocks, 64 MiB of writes; with the indexes, which opening
+    /// builds.
     fn default() -> Self {
         Self {
             coin_cache_bytes: 256 << 20,
@@ -61,6 +64,7 @@ impl Default for StoreOptions {
             block_cache_bytes: 64 << 20,
             write_buffer_bytes: 64 << 20,
             index: Index::All,
+            build_index_later: false,
             index_batch_transactions: 20_000,
         }
     }
@@ -104,6 +108,8 @@ pub struct Store {
     pub(super) db: DB,
     pub(super) path: PathBuf,
     pub(super) state: RwLock<State>,
+    /// [`StoreOptions::index_batch_transactions`].
+    pub(super) index_batch_transactions: u64,
     /// Held by whoever writes, and by whoever must not see the database ahead of the state. Locked before the state.
     pub(super) writing: Mutex<Parts>,
     pub(super) stopped: AtomicBool,
@@ -132,8 +138,8 @@ pub(super) struct State {
     pub(super) history: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// What the indexes hold; None if they are not kept, or are damaged.
     pub(super) indexed: Option<Indexed>,
-    /// Whether they are kept, and damaged.
-    pub(super) index_damaged: bool,
+    /// Why there are none, if there are none.
+    pub(super) no_index: IndexState,
 }
 
 impl Store {
@@ -278,11 +284,7 @@ impl Store {
     /// What there is of the indexes.
     pub fn index_state(&self) -> IndexState {
         let state = self.read_state();
-        match state.indexed {
-            Some(_) => IndexState::Whole,
-            None if state.index_damaged => IndexState::Damaged,
-            None => IndexState::Off,
-        }
+        if state.indexed.is_some() { IndexState::Whole } else { state.no_index }
     }
 
     /// Returns where a transaction of a final block stands. None if no final block holds it, or if there is no index

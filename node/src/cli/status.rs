@@ -179,6 +179,7 @@ pub(super) fn describe_index(state: IndexState) -> &'static str {
     match state {
         IndexState::Whole => "whole",
         IndexState::Off => "none",
+        IndexState::Building => "not whole: built from the blocks while the node runs",
         IndexState::Damaged => "damaged: built again from the blocks when the node starts",
     }
 }

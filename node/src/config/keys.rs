@@ -293,9 +293,9 @@ pub const KEYS: &[KeyDoc] = &[
         meaning: &[
             "What is kept for wallets: where each transaction stands, what every address received and spent, who spent",
             "each output. It takes about as much disk as the blocks. A validator that serves no wallets needs none of it;",
-            "REST then says so. Changed to \"all\", the node reads every block before it starts, which may take hours and",
-            "may be stopped; changed to \"none\", all of it is dropped at the next start. Where it is damaged, all else goes on,",
-            "and the next start builds it again in the same way.",
+            "REST then says so. Changed to \"all\", the node reads every block, beside its other work and from where it was",
+            "stopped; that may take hours. Changed to \"none\", all of it is dropped at the next start. Where it is damaged, all",
+            "else goes on, and the next start builds it again in the same way.",
         ],
     },
     KeyDoc {

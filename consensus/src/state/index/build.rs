@@ -1,13 +1,14 @@
 //! Building the indexes from the blocks, and dropping them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitcoin::OutPoint;
 use causeway_chainspec::{Height, LAST_DERIVED_HEIGHT};
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::entries::inputs;
-use super::{Indexed, ScriptId, SpentOutput, Statistics, damaged, is_indexed};
+use super::{IndexState, Indexed, ScriptId, SpentOutput, Statistics, damaged, is_indexed};
 use crate::block::{Block, parse_block};
 use crate::coin::encode_outpoint;
 use crate::error::StateFault;
@@ -18,6 +19,12 @@ use crate::state::tail;
 
 /// Blocks that one write of the building holds at most, so that the log says something now and then.
 const BATCH_BLOCKS: u32 = 10_000;
+
+/// Blocks that are put in at most while none is committed.
+const LAST_BLOCKS: u32 = 2;
+
+/// Blocks that are put in when a store opens, however large: a moment's work.
+const AT_ONCE_BLOCKS: u32 = 500;
 
 /// Those with a record of every block.
 const BLOCK_FAMILIES: [&str; 3] = [schema::TRANSACTIONS, schema::SCRIPTS, schema::SPENDS];
@@ -52,41 +59,68 @@ impl From<rocksdb::Error> for IndexFault {
 }
 
 /// Brings the indexes to the tip, from where their building was stopped: from block 0 if there are none, or if something of
-/// them is missing. One write ends with the block that brings it to `batch_transactions`.
-pub(in crate::state) fn catch_up(store: &Store, batch_transactions: u64) -> Result<(), IndexFault> {
-    let tip = store.tip().height();
-    let found = read_indexed(store, tip)?;
+/// them is missing. With `stop`, blocks may be committed meanwhile, but for the last moment, and it returns early once that
+/// says so.
+pub(in crate::state) fn catch_up(store: &Store, stop: Option<&AtomicBool>) -> Result<(), IndexFault> {
+    let found = read_indexed(store, store.tip().height())?;
     let indexed = found.unwrap_or(Indexed::NONE);
-    let mut building = Building { store, batch_transactions, indexed, changes: HashMap::new(), sums: HashMap::new() };
-    let first = building.indexed.next();
-    let blocks = first.and_then(|first| tip.blocks_since(first)).map_or(0, |above| above + 1);
+    let mut building = Building { store, indexed, changes: HashMap::new(), sums: HashMap::new() };
+    let blocks = building.behind(store.tip().height());
     // Those of a new store are no news.
-    if blocks > 0 && tip > LAST_DERIVED_HEIGHT {
-        tracing::info!(%tip, blocks, "building the indexes: the node starts when they are whole, and may be stopped");
+    let is_news = store.tip().height() > LAST_DERIVED_HEIGHT && blocks > 0;
+    if is_news {
+        tracing::info!(tip = %store.tip().height(), blocks, "building the indexes: this may be stopped, and goes on");
     }
     let mut clear = found.is_none();
     let mut done = 0;
-    while let Some(start) = building.indexed.next().filter(|next| *next <= tip) {
+    loop {
+        // The last blocks go in while none is added.
+        let is_end = stop.is_none() || building.behind(store.tip().height()) <= LAST_BLOCKS;
+        let no_commit = is_end.then(|| store.lock_writing());
+        let tip = store.tip().height();
         let mut batch = WriteBatch::default();
         if clear {
             // Whatever there is does not fit together.
             put_nothing(store, &mut batch);
             clear = false;
         }
-        let end = building.put_blocks(&mut batch, start, tip)?;
-        store.put_indexed(&mut batch, building.indexed);
-        building.put_changes(&mut batch, end, tip)?;
-        store.write(batch).map_err(IndexFault::Write)?;
-        done += end.to_u32() - start.to_u32() + 1;
-        if end < tip {
-            let percent = u64::from(done) * 100 / u64::from(blocks).max(1);
-            tracing::info!(height = %end, %tip, done, blocks, percent, "building the indexes");
+        let start = building.indexed.next().filter(|next| *next <= tip);
+        if let Some(start) = start {
+            let end = building.put_blocks(&mut batch, start, tip)?;
+            store.put_indexed(&mut batch, building.indexed);
+            done += end.to_u32() - start.to_u32() + 1;
+        }
+        let is_last = no_commit.is_some() && building.indexed.height == Some(tip);
+        building.put_changes(&mut batch, is_last)?;
+        if !batch.is_empty() {
+            store.write(batch).map_err(IndexFault::Write)?;
+        }
+        if is_last {
+            store.write_state().indexed = Some(building.indexed);
+            if is_news {
+                tracing::info!(%tip, "the indexes are whole");
+            }
+            return Ok(());
+        }
+        drop(no_commit);
+        let height = building.indexed.height.map_or(0, Height::to_u32);
+        let percent = u64::from(done) * 100 / u64::from(blocks).max(1);
+        tracing::info!(height, %tip, done, blocks, percent, "building the indexes");
+        if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Ok(());
         }
     }
-    if done > 0 && tip > LAST_DERIVED_HEIGHT {
-        tracing::info!(%tip, "the indexes are whole");
+}
+
+/// Brings the indexes to the tip if that takes a moment, and says that they are to be built otherwise.
+pub(in crate::state) fn catch_up_soon(store: &Store) -> Result<(), IndexFault> {
+    let tip = store.tip().height();
+    let indexed = read_indexed(store, tip)?.unwrap_or(Indexed::NONE);
+    let building = Building { store, indexed, changes: HashMap::new(), sums: HashMap::new() };
+    if building.behind(tip) <= AT_ONCE_BLOCKS {
+        return catch_up(store, None);
     }
-    store.write_state().indexed = Some(building.indexed);
+    store.write_state().no_index = IndexState::Building;
     Ok(())
 }
 
@@ -174,7 +208,6 @@ fn read_building(store: &Store) -> Result<Option<Height>, StateFault> {
 /// The indexes of a store on their way to the tip.
 struct Building<'a> {
     store: &'a Store,
-    batch_transactions: u64,
     indexed: Indexed,
     /// What this write changes of the unspent outputs: one that was created, or None for one that was spent.
     changes: HashMap<OutPoint, Option<SpentOutput>>,
@@ -183,13 +216,18 @@ struct Building<'a> {
 }
 
 impl Building<'_> {
+    /// How many blocks up to `tip` are not in the indexes.
+    fn behind(&self, tip: Height) -> u32 {
+        self.indexed.next().and_then(|next| tip.blocks_since(next)).map_or(0, |above| above + 1)
+    }
+
     /// Puts blocks from `start` on into a batch, until it is full or the tip is in it. Returns the last one's height.
     fn put_blocks(&mut self, batch: &mut WriteBatch, start: Height, tip: Height) -> Result<Height, IndexFault> {
         let before = self.indexed.count;
         let mut height = start;
         loop {
             let missing = || IndexFault::Block(damaged("block"));
-            let bytes = self.store.read_block(height).map_err(IndexFault::Block)?.ok_or_else(missing)?;
+            let bytes = self.store.block_bytes(height).map_err(IndexFault::Block)?.ok_or_else(missing)?;
             let block = parse_block(bytes).map_err(|_| missing())?;
             let spent = self.apply(height, &block)?;
             let sums = &mut self.sums;
@@ -198,7 +236,7 @@ impl Building<'_> {
                 *sum = sum.checked_add(more).ok_or(damaged("statistics of a script"))?;
                 Ok(())
             })?;
-            let is_full = self.indexed.count - before >= self.batch_transactions
+            let is_full = self.indexed.count - before >= self.store.index_batch_transactions
                 || height.blocks_since(start).is_some_and(|blocks| blocks + 1 >= BATCH_BLOCKS);
             match height.next().filter(|next| *next <= tip && !is_full) {
                 Some(next) => height = next,
@@ -246,10 +284,10 @@ impl Building<'_> {
         spent.ok_or(damaged("unspent output of the building index"))
     }
 
-    /// Puts the unspent outputs after the block at `end` into a batch, or that none are needed any more.
-    fn put_changes(&mut self, batch: &mut WriteBatch, end: Height, tip: Height) -> Result<(), StateFault> {
+    /// Puts the unspent outputs after the last block into a batch, or that none are needed any more.
+    fn put_changes(&mut self, batch: &mut WriteBatch, is_last: bool) -> Result<(), StateFault> {
         let family = self.store.family(schema::BUILDING);
-        if end == tip {
+        if is_last {
             if read_building(self.store)?.is_some() {
                 batch.delete_range_cf(family, [].as_slice(), END.as_slice());
             }
@@ -262,7 +300,9 @@ impl Building<'_> {
                 None => batch.delete_cf(family, encode_outpoint(&outpoint)),
             }
         }
-        batch.put_cf(family, schema::BUILDING_HEIGHT, schema::encode_height(end));
+        if let Some(height) = self.indexed.height {
+            batch.put_cf(family, schema::BUILDING_HEIGHT, schema::encode_height(height));
+        }
         Ok(())
     }
 }
