@@ -116,6 +116,25 @@ fn a_block_or_certificate_that_is_gone_is_noted_and_put_back_with_its_proof_only
     assert!(!store.fill_hole(Height(104), &checked.expect("right"), b"").expect("readable"));
 }
 
+/// A table that is lost is the newest that may be: the tip's records are in it, and some before.
+#[test]
+fn what_went_with_the_newest_table_is_noted_when_the_store_opens() {
+    let home = directory();
+    let store = open_store(home.path()).expect("opens");
+    let blocks: Vec<_> = (0..5).map(|_| commit_proven(&store)).collect();
+    drop(store);
+    lose(home.path(), 105, 104);
+    let store = open_store(home.path()).expect("opens");
+    assert_eq!(store.holes(), [Height(104), Height(105)]);
+    assert_eq!(store.tip().height(), Height(105));
+    for height in [104, 105] {
+        assert_eq!(fill(&store, Height(height), &blocks[height as usize - 101]), Some(true));
+    }
+    commit_proven(&store);
+    drop(store);
+    assert_eq!(open_store(home.path()).expect("opens").holes(), []);
+}
+
 /// A block's body is in a file beside the tables: what it holds is read by nobody who validates.
 #[test]
 fn a_block_that_cannot_be_read_is_a_hole_and_stops_nothing() {

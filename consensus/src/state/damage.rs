@@ -64,8 +64,9 @@ fn bare_name(file: &LiveFile) -> &str {
     file.name.trim_start_matches('/')
 }
 
-/// Drops the column families of the indexes from a closed database of this format, without reading what they hold.
-pub(super) fn drop_indexes(directory: &Path) -> Result<(), rocksdb::Error> {
+/// Drops the column families of the indexes from a closed database, without reading what they hold. Returns `false`, and
+/// changes nothing, if it is not of this format.
+pub(super) fn drop_indexes(directory: &Path) -> Result<bool, rocksdb::Error> {
     let mut options = schema::database_options();
     options.create_if_missing(false);
     options.create_missing_column_families(false);
@@ -73,17 +74,17 @@ pub(super) fn drop_indexes(directory: &Path) -> Result<(), rocksdb::Error> {
     options.set_paranoid_checks(false);
     let names = DB::list_cf(&options, directory)?;
     if names.iter().any(|name| name != "default" && !FAMILIES.contains(&name.as_str())) {
-        // A newer build's, which is refused.
-        return Ok(());
+        return Ok(false);
     }
     let mut db = DB::open_cf_descriptors(&options, directory, descriptors(&names))?;
     let meta = db.cf_handle(schema::META).map(|meta| db.get_cf(meta, schema::META_FORMAT)).transpose()?.flatten();
-    if meta.as_deref() == Some(FORMAT_VERSION.to_le_bytes().as_slice()) {
-        for name in INDEX_FAMILIES.iter().filter(|name| names.iter().any(|there| there == **name)) {
-            db.drop_cf(name)?;
-        }
+    if meta.as_deref() != Some(FORMAT_VERSION.to_le_bytes().as_slice()) {
+        return Ok(false);
     }
-    Ok(())
+    for name in INDEX_FAMILIES.iter().filter(|name| names.iter().any(|there| there == **name)) {
+        db.drop_cf(name)?;
+    }
+    Ok(true)
 }
 
 /// All column families, none of them rewritten meanwhile.

@@ -18,6 +18,9 @@ use crate::resolve::ChainView;
 /// Holes that are noted at once, 20 bytes each. More are found when these are filled.
 const HOLES_MAX: usize = 10_000;
 
+/// Blocks that are looked for when a store opens, from the tip down to the first that is there.
+const LOST_MAX: u32 = 1_000;
+
 impl Store {
     /// Returns the heights up to the tip, lowest first, at which a block or its certificate was found to be missing, at most
     /// 10,000 of them. What nobody has read is not known.
@@ -70,6 +73,19 @@ impl Store {
             }
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Notes the blocks at the end of the chain that went with a table that was lost: it is the newest that may be.
+    pub(super) fn note_lost(&self) -> Result<(), StateFault> {
+        let mut height = self.tip().height();
+        for _ in 0..LOST_MAX {
+            let is_whole = self.certificate(height)?.is_some() && self.block_bytes(height)?.is_some();
+            match height.prev().filter(|_| height > LAST_DERIVED_HEIGHT && !is_whole) {
+                Some(below) => height = below,
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     fn note_hole(&self, height: Height) -> Result<(), StateFault> {

@@ -112,7 +112,7 @@ pub(super) fn open(
     let lock = lock(path)?;
     let directory = path.join(DATABASE_DIRECTORY);
     refuse_headless_database(path, &directory)?;
-    if damage::is_noted(path) {
+    if damage::is_noted(path) && directory.join(CURRENT_FILE).exists() {
         drop_indexes(path, &directory)?;
     }
     let again = || lock.try_clone().map_err(|error| directory_error(path, error));
@@ -188,6 +188,7 @@ fn open_once(
         check_identity(&store, path, spec)?;
         load(&store, spec, workers).map_err(load_error)?;
         store.load_holes().map_err(load_error)?;
+        store.note_lost().map_err(load_error)?;
         if !cached {
             let mut batch = WriteBatch::default();
             batch.put_cf(store.family(schema::META), &scripts_key, &encoded_scripts);
@@ -202,8 +203,10 @@ fn open_once(
     match indexed {
         Err(IndexFault::Write(fault)) => Err(load_error(fault)),
         indexed => {
-            if indexed.is_err() && options.index == Index::All {
-                store.write_state().no_index = IndexState::Damaged;
+            if let (Err(fault), Index::All) = (&indexed, options.index) {
+                // A missing block comes back.
+                let waits = matches!(fault, IndexFault::Block(_));
+                store.write_state().no_index = if waits { IndexState::Building } else { IndexState::Damaged };
             }
             Ok((store, indexed))
         }
@@ -227,8 +230,9 @@ fn open_database(path: &Path, directory: &Path, options: StoreOptions) -> Result
 /// Drops the indexes of a closed database.
 fn drop_indexes(path: &Path, directory: &Path) -> Result<(), OpenError> {
     tracing::warn!("the indexes are damaged: dropping them, to build them again from the blocks");
-    damage::drop_indexes(directory).map_err(|error| database_error(path, error))?;
-    damage::forget(path);
+    if damage::drop_indexes(directory).map_err(|error| database_error(path, error))? {
+        damage::forget(path);
+    }
     Ok(())
 }
 
@@ -404,7 +408,8 @@ fn load_peg(store: &Store, flushed: Height) -> Result<PegState, StateFault> {
     PegState::restore(network, digest, records).map_err(|_| damaged())
 }
 
-/// Whether every column family has what the batch of the tip put there: none lost its newest table.
+/// Whether the column families of headers and heights have what the batch of the tip put there: none lost its newest table.
+/// Of blocks and certificates, see [`Store::note_lost`].
 fn check_tip_records(store: &Store, tip: Height, hash: BlockHash) -> Result<(), StateFault> {
     let damaged = |record| StateFault::Damaged { record };
     if store.read_header(tip)?.is_none_or(|(header, _)| header.block_hash() != hash) {
@@ -412,12 +417,6 @@ fn check_tip_records(store: &Store, tip: Height, hash: BlockHash) -> Result<(), 
     }
     if store.read_height(hash)? != Some(tip) {
         return Err(damaged("height of a block"));
-    }
-    if store.read_block(tip)?.is_none() {
-        return Err(damaged("block"));
-    }
-    if tip > LAST_DERIVED_HEIGHT && store.read_certificate(tip)?.is_none() {
-        return Err(damaged("certificate"));
     }
     Ok(())
 }

@@ -65,8 +65,8 @@ struct CoinRead<'a> {
     known: Vec<Option<Coin>>,
     /// What it did not know: keys, with their places in `known`.
     missing: Vec<(Key, usize)>,
-    /// The disk at that moment.
-    disk: Snapshot<'a>,
+    /// The disk at that moment, if it is needed.
+    disk: Option<Snapshot<'a>>,
     /// The height whose coins were there.
     flushed: Height,
     /// The height of the block that was being written, whose coins may be there too.
@@ -94,8 +94,8 @@ impl Store {
         CoinRead {
             store: self,
             known,
+            disk: (!missing.is_empty()).then(|| self.db.snapshot()),
             missing,
-            disk: self.db.snapshot(),
             flushed: state.flushed,
             expected: state.coins.expected(),
             read_at: state.coins.age(),
@@ -157,7 +157,7 @@ impl CoinRead<'_> {
     /// Reads one chunk, and has memory remember what is there.
     fn read_chunk(&self, chunk: &[(Key, usize)], outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, StateFault> {
         let mut options = ReadOptions::default();
-        options.set_snapshot(&self.disk);
+        options.set_snapshot(self.disk.as_ref().expect("something is missing"));
         let keys = chunk.iter().map(|(key, _)| key);
         let family = self.store.family(schema::COINS);
         let values = self.store.db.batched_multi_get_cf_opt(family, keys, true, &options);

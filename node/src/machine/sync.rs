@@ -310,3 +310,6 @@ impl Node {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,19 +1,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::BlockHash;
-use bitcoin::hashes::Hash;
-use bitcoin::secp256k1::SECP256K1;
 use bytes::Bytes;
-use causeway_chainspec::{ChainSpec, Height, devnet};
+use causeway_chainspec::{ChainSpec, Height};
 use causeway_consensus::ScriptCache;
-use causeway_consensus::bft::{CommitCertificate, Key, LinearTimeouts, ValidatorSet, Vote, VoteType};
+use causeway_consensus::bft::{LinearTimeouts, ValidatorSet};
 use libp2p::PeerId;
 
 use crate::machine::jobs::FillJob;
 use crate::machine::{Action, Event, Filled, Node, Now, OutboundId, Report, Restart, Setup, Ticket};
 use crate::mempool::Policy;
-use crate::testing::{Bench, START_S, free_script};
+use crate::testing::{Bench, START_S, fetched, free_script};
 use crate::wire::{FinalBlock, Request, Response};
 
 /// A full node with two peers, all of them at height 104.
@@ -70,15 +67,7 @@ impl Site {
 
     /// Something with a certificate that can be read.
     fn block(&self, height: u32) -> FinalBlock {
-        let (height, hash) = (Height(height), BlockHash::from_byte_array([7; 32]));
-        let set = ValidatorSet::new(self.spec.validators()).unwrap();
-        let signatures = (0..3).map(|index| {
-            let key = devnet::secret_key(devnet::VALIDATOR, index).keypair(SECP256K1);
-            let vote = Vote::new(VoteType::Precommit, height, 0, Some(hash), Key::address(&key));
-            (Key::address(&key), Key::sign(&key, &vote.digest(self.spec.chain_id())).unwrap())
-        });
-        let certificate = CommitCertificate::new(&set, height, 0, hash, signatures).unwrap();
-        FinalBlock { certificate: certificate.encode().into(), block: Bytes::from_static(b"a block") }
+        fetched(&self.spec, Height(height), b"a block")
     }
 }
 
