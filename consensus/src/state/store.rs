@@ -218,7 +218,8 @@ impl Store {
         } else {
             state.apply(connected, coin_count);
         }
-        state.indexed = indexed;
+        // A reader may have found damage meanwhile.
+        state.indexed = state.indexed.and(indexed);
         Ok(committed)
     }
 
