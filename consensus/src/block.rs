@@ -1,10 +1,11 @@
 //! A block as it came: decoded, its ids computed, nothing believed yet.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bitcoin::block::Header;
-use bitcoin::consensus::Decodable;
 use bitcoin::consensus::encode::VarInt;
+use bitcoin::consensus::{Decodable, Encodable};
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use bitcoin::{BlockHash, Transaction, Txid, Weight, Wtxid};
 
@@ -55,6 +56,49 @@ impl Block {
     /// If the block has no such transaction.
     pub fn transaction_bytes(&self, index: usize) -> &[u8] {
         &self.bytes[self.transactions[index].range.clone()]
+    }
+
+    /// The transaction at `index` with its bytes.
+    ///
+    /// # Panics
+    /// If the block has no such transaction.
+    pub fn serialized(&self, index: usize) -> SerializedTransaction<'_> {
+        let Tx { transaction, wtxid, .. } = &self.transactions[index];
+        SerializedTransaction { transaction, bytes: Cow::Borrowed(self.transaction_bytes(index)), wtxid: *wtxid }
+    }
+}
+
+/// A transaction with its one serialisation, witnesses included, and the hash of that. Nobody can put together what does not
+/// belong together: the bytes were decoded to the transaction, or encoded from it.
+#[derive(Debug, Clone)]
+pub struct SerializedTransaction<'a> {
+    transaction: &'a Transaction,
+    bytes: Cow<'a, [u8]>,
+    wtxid: Wtxid,
+}
+
+impl<'a> SerializedTransaction<'a> {
+    /// Serialises a transaction.
+    pub fn of(transaction: &'a Transaction) -> Self {
+        let mut bytes = Vec::with_capacity(transaction.total_size());
+        transaction.consensus_encode(&mut bytes).expect("a vector takes all");
+        let wtxid = Wtxid::from_raw_hash(sha256d::Hash::hash(&bytes));
+        Self { transaction, bytes: Cow::Owned(bytes), wtxid }
+    }
+
+    /// The transaction.
+    pub fn transaction(&self) -> &'a Transaction {
+        self.transaction
+    }
+
+    /// Its serialisation.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The id with witnesses.
+    pub fn wtxid(&self) -> Wtxid {
+        self.wtxid
     }
 }
 

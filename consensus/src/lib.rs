@@ -38,7 +38,7 @@ pub mod state;
 pub mod tip;
 pub mod workers;
 
-pub use block::{Block, Tx, parse_block};
+pub use block::{Block, SerializedTransaction, Tx, parse_block};
 pub use check::{CheckedBlock, check_block};
 pub use coin::Coin;
 pub use commitment::LtHash;

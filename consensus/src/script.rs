@@ -17,6 +17,7 @@ use bitcoin::{Transaction, TxOut};
 use causeway_chainspec::PegScript;
 use rayon::prelude::*;
 
+use crate::block::SerializedTransaction;
 use crate::error::{ConnectError, InvalidBlock, InvalidTransaction, StateFault};
 use crate::resolve::ResolvedBlock;
 
@@ -32,8 +33,7 @@ const INPUTS_PER_TASK: usize = 64;
 /// A transaction with the outputs that it spends, ready to have its inputs verified.
 pub struct PreparedTransaction<'a> {
     transaction: &'a Transaction,
-    /// Serialised with witnesses.
-    bytes: &'a [u8],
+    serialized: SerializedTransaction<'a>,
     /// One for each input.
     spent: Vec<&'a TxOut>,
     midstates: Midstates,
@@ -74,15 +74,15 @@ pub enum ScriptError {
 }
 
 impl<'a> PreparedTransaction<'a> {
-    /// Prepares `transaction`, of which `bytes` are the serialisation with witnesses and `spent` the outputs that its
-    /// inputs spend, in their order.
+    /// Prepares a transaction, of which `spent` are the outputs that its inputs spend, in their order.
     ///
     /// # Panics
     /// If there are not as many outputs as inputs.
-    pub fn new(transaction: &'a Transaction, bytes: &'a [u8], spent: Vec<&'a TxOut>) -> Self {
+    pub fn new(serialized: SerializedTransaction<'a>, spent: Vec<&'a TxOut>) -> Self {
+        let transaction = serialized.transaction();
         assert_eq!(transaction.input.len(), spent.len(), "one spent output for each input");
         let midstates = Midstates::new(transaction, &spent);
-        Self { transaction, bytes, spent, midstates, kernel: OnceLock::new() }
+        Self { transaction, serialized, spent, midstates, kernel: OnceLock::new() }
     }
 
     /// Returns the verdict on one input, and who gave it.
@@ -109,13 +109,13 @@ impl<'a> PreparedTransaction<'a> {
     pub fn verify(&self) -> Result<VerifiedScripts, ScriptError> {
         let inputs: Vec<_> = (0..self.spent.len()).map(|input| (self, 0, input)).collect();
         match verify_task(&inputs)? {
-            None => Ok(VerifiedScripts::of(self.bytes)),
+            None => Ok(VerifiedScripts::of(&self.serialized)),
             Some((_, input)) => Err(ScriptError::Invalid { input }),
         }
     }
 
     fn verify_by_kernel(&self, input: usize) -> Result<bool, StateFault> {
-        match self.kernel.get_or_init(|| KernelTransaction::new(self.bytes, &self.spent)) {
+        match self.kernel.get_or_init(|| KernelTransaction::new(self.serialized.bytes(), &self.spent)) {
             Ok(transaction) => transaction.verify(input),
             Err(_) => Err(StateFault::Kernel { what: "a decoded transaction" }),
         }
@@ -141,9 +141,9 @@ pub(crate) fn verify_block(resolved: &ResolvedBlock, known: Option<&ScriptCache>
         .collect();
     let prepared: Vec<PreparedTransaction<'_>> = with_coins
         .par_iter()
-        .map(|(index, tx, coins)| {
+        .map(|(index, _, coins)| {
             let spent = coins.iter().map(|spent| &spent.coin.output).collect();
-            PreparedTransaction::new(tx.transaction(), block.transaction_bytes(*index), spent)
+            PreparedTransaction::new(block.serialized(*index), spent)
         })
         .collect();
     let inputs: Vec<(&PreparedTransaction<'_>, usize, usize)> = (with_coins.iter().map(|(index, ..)| *index))

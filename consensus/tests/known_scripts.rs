@@ -14,8 +14,8 @@ use causeway_chainspec::{ChainSpec, Height};
 use causeway_consensus::assemble::assemble_block;
 use causeway_consensus::script::{PreparedTransaction, ScriptError, VerifiedScripts};
 use causeway_consensus::{
-    ChainView, Coin, ConnectError, InvalidBlock, InvalidTransaction, ScriptCache, StateFault, Tip, Workers,
-    check_block, connect_block, parse_block, resolve,
+    ChainView, Coin, ConnectError, InvalidBlock, InvalidTransaction, ScriptCache, SerializedTransaction, StateFault,
+    Tip, Workers, check_block, connect_block, parse_block, resolve,
 };
 
 /// `EQUAL` with 1: the witness decides.
@@ -72,7 +72,7 @@ fn moves(number: u8, witness: u8) -> Transaction {
 
 fn verified(transaction: &Transaction) -> Result<VerifiedScripts, ScriptError> {
     let spent = output();
-    PreparedTransaction::new(transaction, &serialize(transaction), vec![&spent]).verify()
+    PreparedTransaction::new(SerializedTransaction::of(transaction), vec![&spent]).verify()
 }
 
 fn connect(view: &View, transactions: &[Transaction], known: Option<&ScriptCache>) -> Result<(), InvalidBlock> {
@@ -90,7 +90,7 @@ fn connect(view: &View, transactions: &[Transaction], known: Option<&ScriptCache
 /// can spend, which is not the one of its coin.
 fn false_evidence(transaction: &Transaction) -> VerifiedScripts {
     let anyone = TxOut { script_pubkey: ScriptBuf::from_bytes(vec![0x52, 2, 1, 1]), ..output() };
-    PreparedTransaction::new(transaction, &serialize(transaction), vec![&anyone]).verify().expect("anyone can")
+    PreparedTransaction::new(SerializedTransaction::of(transaction), vec![&anyone]).verify().expect("anyone can")
 }
 
 fn failure(index: usize, transaction: &Transaction) -> Result<(), InvalidBlock> {
@@ -143,4 +143,22 @@ fn another_witness_of_a_known_txid_is_verified() {
     let altered = moves(0, 2);
     assert_eq!(altered.compute_txid(), moves(0, 1).compute_txid());
     assert_eq!(connect(&view, std::slice::from_ref(&altered), Some(&cache)), failure(1, &altered));
+}
+
+/// The bytes that are hashed are those of the transaction that is verified, whoever puts them together.
+#[test]
+fn evidence_is_about_the_transaction_that_was_verified_whatever_its_witness() {
+    let view = view();
+    let transactions = [moves(0, 1), moves(1, 1)];
+    for transaction in &transactions {
+        assert_eq!(SerializedTransaction::of(transaction).bytes(), serialize(transaction));
+        assert_eq!(verified(transaction).expect("valid").wtxid(), transaction.compute_wtxid());
+    }
+    let block = assemble_block(&view.tip, view.tip.time() + 1, Amount::ZERO, ScriptBuf::new(), transactions.to_vec());
+    let block = parse_block(serialize(&block)).expect("parses");
+    for (index, tx) in block.transactions().iter().enumerate() {
+        let of_block = block.serialized(index);
+        assert_eq!(of_block.bytes(), serialize(tx.transaction()));
+        assert_eq!(of_block.wtxid(), SerializedTransaction::of(tx.transaction()).wtxid());
+    }
 }

@@ -159,6 +159,8 @@ pub struct MempoolConfig {
 pub struct StoreConfig {
     /// Memory for coins, in MiB.
     pub coin_cache_mb: usize,
+    /// Memory for coins that wait to be written, in MiB.
+    pub pending_coins_mb: usize,
     /// Memory for table blocks, in MiB.
     pub block_cache_mb: usize,
     /// Memory for writes of one column family, in MiB.
@@ -267,7 +269,13 @@ impl Default for MempoolConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { coin_cache_mb: 256, block_cache_mb: 64, write_buffer_mb: 64, index: IndexConfig::All }
+        Self {
+            coin_cache_mb: 256,
+            pending_coins_mb: 512,
+            block_cache_mb: 64,
+            write_buffer_mb: 64,
+            index: IndexConfig::All,
+        }
     }
 }
 
@@ -401,12 +409,15 @@ impl Config {
         let bytes = |mb: usize| mb.saturating_mul(1 << 20);
         StoreOptions {
             coin_cache_bytes: bytes(self.store.coin_cache_mb),
+            pending_coin_bytes: bytes(self.store.pending_coins_mb),
             block_cache_bytes: bytes(self.store.block_cache_mb),
             write_buffer_bytes: bytes(self.store.write_buffer_mb),
             index: match self.store.index {
                 IndexConfig::All => Index::All,
                 IndexConfig::None => Index::None,
             },
+            // A node has more to do meanwhile.
+            build_index_later: true,
             ..StoreOptions::default()
         }
     }

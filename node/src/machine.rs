@@ -13,6 +13,7 @@
 //! | `gossip` | which consensus messages reach the engine, and which are sent on |
 //! | `intake` | the way of a transaction into the mempool |
 //! | `sync` | fetching final blocks from several peers |
+//! | `holes` | fetching final blocks that the disk has lost |
 //! | `peers` | tips and scores of peers |
 //!
 //! What never enters here: a clock, a socket, a task, a disk, randomness. The shell performs the actions, and the
@@ -28,6 +29,7 @@ mod bodies;
 pub mod claims;
 mod event;
 mod gossip;
+mod holes;
 mod intake;
 pub mod jobs;
 mod peers;
@@ -53,7 +55,7 @@ use crate::mempool::{Mempool, PegStatus, Policy, TipFacts};
 use crate::wire::{ANSWER_BLOCKS_MAX, Request, Response, Topic};
 
 pub use action::{Action, RelayVerdict};
-pub use event::{Event, GossipId, InboundId, Now, OutboundId, RequestFailure, SubmitId, Ticket, Verdict};
+pub use event::{Event, Filled, GossipId, InboundId, Now, OutboundId, RequestFailure, SubmitId, Ticket, Verdict};
 pub use report::{Counts, Offence, PeerStatus, Report, Status, TransactionCounts};
 
 use agreement::Committing;
@@ -61,6 +63,7 @@ use blocks::Proposing;
 use bodies::Bodies;
 use claims::Claims;
 use gossip::Heard;
+use holes::Holes;
 use intake::Intake;
 use peers::{BAN, Peers, Penalty};
 use peg::Outside;
@@ -160,6 +163,7 @@ pub struct Node {
     outside: Outside,
     intake: Intake,
     sync: Sync,
+    holes: Holes,
     peers: Peers,
     asked: BTreeMap<OutboundId, (PeerId, Asked)>,
     timers: Timers,
@@ -174,6 +178,7 @@ pub struct Node {
 enum Asked {
     Status,
     Blocks { from: Height },
+    Hole { height: Height },
     Body { hash: BlockHash },
 }
 
@@ -232,6 +237,7 @@ impl Node {
             outside: Outside::default(),
             intake: Intake::new(snapshot),
             sync: Sync::default(),
+            holes: Holes::default(),
             peers: Peers::default(),
             asked: BTreeMap::new(),
             timers,
@@ -283,6 +289,8 @@ impl Node {
             Event::Validated { ticket, verdict } => self.validated(now, ticket, verdict)?,
             Event::Assembled { ticket, verdict } => self.assembled(now, ticket, verdict),
             Event::Checked { ticket, results } => self.checked(now, ticket, results),
+            Event::Holes { heights } => self.found_holes(heights),
+            Event::Filled { ticket, filled } => self.filled(now, ticket, filled),
             Event::Committed { height } => self.committed(now, height),
             Event::Bitcoin { offer } => self.outside.offer = offer,
             Event::BitcoinJudged { ticket, answer } => self.bitcoin_judged(now, ticket, answer),
@@ -353,6 +361,7 @@ impl Node {
             (Asked::Blocks { from }, Ok(Response::Blocks(blocks))) => self.fetched(now, peer, id, from, blocks),
             (Asked::Blocks { from }, Err(why)) => self.not_fetched(now, peer, id, from, why),
             (Asked::Blocks { from }, Ok(_)) => self.not_fetched(now, peer, id, from, RequestFailure::Malformed),
+            (Asked::Hole { height }, result) => self.hole_answered(now, peer, height, result),
             (Asked::Body { hash }, Ok(Response::Body(bytes))) => self.fetched_body(now, peer, hash, bytes),
             (Asked::Body { .. }, Err(RequestFailure::Disconnected | RequestFailure::Refused)) => {}
             (Asked::Body { .. }, Err(RequestFailure::Timeout)) => self.punish(now, peer, Offence::Stalled),

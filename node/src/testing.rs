@@ -9,16 +9,20 @@ use std::sync::Arc;
 use bitcoin::absolute::LockTime;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::{Hash, sha256};
+use bitcoin::secp256k1::SECP256K1;
 use bitcoin::transaction::Version;
-use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
-use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT};
+use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
+use bytes::Bytes;
+use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT, devnet};
 use causeway_consensus::assemble::assemble_block;
+use causeway_consensus::bft::{CommitCertificate, Key, ValidatorSet, Vote, VoteType};
 use causeway_consensus::{
     Block, ChainView, Coin, ScriptCache, StateFault, Tip, Workers, check_block, connect_block, parse_block, resolve,
 };
 
 use crate::assemble::{BlockRoom, Selection, select};
 use crate::mempool::{CheckError, Checked, Departed, Mempool, Outcome, Policy, Reject, TipFacts};
+use crate::wire::FinalBlock;
 
 pub(crate) use deposits::{burial, deposit_fee, deposits};
 
@@ -200,6 +204,19 @@ fn rejected(error: CheckError) -> Reject {
         CheckError::Rejected(reject) => reject,
         CheckError::Fault(fault) => panic!("{fault}"),
     }
+}
+
+/// What a peer might send as a final block: any bytes, with a certificate that can be read and proves something else.
+pub(crate) fn fetched(spec: &ChainSpec, height: Height, block: &'static [u8]) -> FinalBlock {
+    let hash = BlockHash::from_byte_array([7; 32]);
+    let set = ValidatorSet::new(spec.validators()).expect("a set");
+    let signatures = (0..3).map(|index| {
+        let key = devnet::secret_key(devnet::VALIDATOR, index).keypair(SECP256K1);
+        let vote = Vote::new(VoteType::Precommit, height, 0, Some(hash), Key::address(&key));
+        (Key::address(&key), Key::sign(&key, &vote.digest(spec.chain_id())).expect("a signature"))
+    });
+    let certificate = CommitCertificate::new(&set, height, 0, hash, signatures).expect("of the set");
+    FinalBlock { certificate: certificate.encode().into(), block: Bytes::from_static(block) }
 }
 
 /// P2WSH of a script that is always true.

@@ -6,6 +6,7 @@ use bitcoinkernel::{
     KernelError, PrecomputedTransactionData, ScriptPubkey, ScriptVerificationFlags, ScriptVerifyError, VERIFY_ALL,
     verify,
 };
+use causeway_consensus::SerializedTransaction;
 use causeway_consensus::script::{Judge, PreparedTransaction, Verdict};
 
 /// A transaction in Core's hands.
@@ -66,8 +67,7 @@ pub struct Judged {
 /// As [`Oracle::new`] does, and if our own verification reports a fault.
 pub fn judge(transaction: &Transaction, spent: &[TxOut]) -> Vec<Judged> {
     let oracle = Oracle::new(transaction, spent);
-    let bytes = serialize(transaction);
-    let prepared = PreparedTransaction::new(transaction, &bytes, spent.iter().collect());
+    let prepared = PreparedTransaction::new(SerializedTransaction::of(transaction), spent.iter().collect());
     (0..spent.len())
         .map(|input| {
             let (ours, judge) = prepared.verify_input(input).expect("no fault of the machine");

@@ -3,22 +3,23 @@
 use std::sync::{PoisonError, RwLock};
 
 use bitcoin::Wtxid;
-use bitcoin::hashes::{Hash, sha256d};
 
+use crate::block::SerializedTransaction;
 use crate::id_map::IdSet;
 
 /// The evidence that every input of a transaction has been verified against the outputs that it spends. Only
-/// [`PreparedTransaction::verify`](super::PreparedTransaction::verify) makes it, for the outputs that it was given: whoever
-/// gave it others than those of the chain must not put the evidence into a cache.
+/// [`PreparedTransaction::verify`](super::PreparedTransaction::verify) makes it, for a transaction whose bytes are its own
+/// and for the outputs that it was given: whoever gave it others than those of the chain must not put the evidence into a
+/// cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedScripts {
     wtxid: Wtxid,
 }
 
 impl VerifiedScripts {
-    /// The evidence for the transaction with this serialisation, witnesses included.
-    pub(super) fn of(bytes: &[u8]) -> Self {
-        Self { wtxid: Wtxid::from_raw_hash(sha256d::Hash::hash(bytes)) }
+    /// The evidence for a transaction that was verified.
+    pub(super) fn of(verified: &SerializedTransaction<'_>) -> Self {
+        Self { wtxid: verified.wtxid() }
     }
 
     /// Which transaction it is about.
@@ -87,12 +88,21 @@ impl ScriptCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bitcoin::Transaction;
+    use bitcoin::absolute::LockTime;
+    use bitcoin::transaction::Version;
+
+    fn evidence(version: i32) -> VerifiedScripts {
+        let version = Version(version);
+        let transaction = Transaction { version, lock_time: LockTime::ZERO, input: vec![], output: vec![] };
+        VerifiedScripts::of(&SerializedTransaction::of(&transaction))
+    }
 
     #[test]
     fn the_cache_is_bounded_and_keeps_the_latest() {
         let cache = ScriptCache::new(10);
         assert!(cache.is_empty());
-        let evidence: Vec<_> = (0u8..50).map(|n| VerifiedScripts::of(&[n])).collect();
+        let evidence: Vec<_> = (0..50).map(evidence).collect();
         for (i, verified) in evidence.iter().enumerate() {
             assert!(!cache.contains(&verified.wtxid()));
             cache.insert(verified);

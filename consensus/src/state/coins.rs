@@ -1,5 +1,7 @@
 //! The coins in memory: what is not yet on disk, and what has been read.
 
+use std::collections::VecDeque;
+
 use bitcoin::OutPoint;
 use causeway_chainspec::Height;
 use quick_cache::Weighter;
@@ -7,13 +9,16 @@ use quick_cache::sync::Cache;
 
 use crate::coin::Coin;
 use crate::connect::StateDelta;
-use crate::id_map::IdMap;
+use crate::id_map::{IdMap, IdSet};
 
 /// Bytes of a cached coin besides its script: key, value, and the cache's own bookkeeping.
 const ENTRY_OVERHEAD_BYTES: usize = 160;
 
 /// What one cache entry is guessed to take, to size the cache's tables.
 const TYPICAL_ENTRY_BYTES: usize = ENTRY_OVERHEAD_BYTES + 34;
+
+/// Blocks whose spent coins are known by name, some 60 bytes each: what a read brings that took longer is not remembered.
+const RECENT_BLOCKS: usize = 8;
 
 /// Answers in front of the database. `None` means: the database does not know better, there is no such coin.
 #[derive(Debug)]
@@ -25,7 +30,15 @@ pub(super) struct CoinMemory {
     clean: Cache<OutPoint, Coin, ByBytes>,
     /// The block that is being written, if any: the disk may have its changes already.
     expected: Option<Expected>,
+    /// How many blocks were taken in.
+    age: Age,
+    /// What the last of them spent, newest last, at most [`RECENT_BLOCKS`].
+    recent: VecDeque<IdSet<OutPoint>>,
 }
+
+/// How many blocks a memory has taken in: when a read began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Age(u64);
 
 /// What is on its way to disk, and not yet true.
 #[derive(Debug)]
@@ -54,7 +67,14 @@ impl CoinMemory {
     pub(super) fn new(capacity_bytes: usize) -> Self {
         let entries = capacity_bytes / TYPICAL_ENTRY_BYTES;
         let clean = Cache::with_weighter(entries, capacity_bytes as u64, ByBytes);
-        Self { pending: IdMap::default(), pending_bytes: 0, clean, expected: None }
+        Self {
+            pending: IdMap::default(),
+            pending_bytes: 0,
+            clean,
+            expected: None,
+            age: Age::default(),
+            recent: VecDeque::new(),
+        }
     }
 
     /// Returns what memory knows of a coin: the coin, that there is none, or (outer None) nothing.
@@ -75,18 +95,40 @@ impl CoinMemory {
         self.expected = Some(Expected { height, spent: delta.spent.iter().cloned().collect() });
     }
 
-    /// Whether a coin that was read from disk is of the block that is being written.
-    pub(super) fn is_expected(&self, coin: &Coin) -> bool {
-        self.expected.as_ref().is_some_and(|expected| expected.height == coin.height)
+    /// The height of the block that is being written, if any.
+    pub(super) fn expected(&self) -> Option<Height> {
+        self.expected.as_ref().map(|expected| expected.height)
     }
 
-    /// Remembers a coin that was read from disk.
-    pub(super) fn remember(&self, outpoint: OutPoint, coin: Coin) {
-        self.clean.insert(outpoint, coin);
+    /// How old this memory is.
+    pub(super) fn age(&self) -> Age {
+        self.age
+    }
+
+    /// Remembers coins that were on disk when this memory had that age, but for those that may be spent by now.
+    pub(super) fn remember(&self, coins: impl Iterator<Item = (OutPoint, Coin)>, read_at: Age) {
+        let blocks = usize::try_from(self.age.0 - read_at.0).unwrap_or(usize::MAX);
+        if blocks > self.recent.len() {
+            return;
+        }
+        let since = || self.recent.iter().rev().take(blocks);
+        for (outpoint, coin) in coins.filter(|(outpoint, _)| !since().any(|spent| spent.contains(outpoint))) {
+            self.clean.insert(outpoint, coin);
+        }
+    }
+
+    /// Notes what one more block spends.
+    fn grow_older(&mut self, delta: &StateDelta) {
+        self.age.0 += 1;
+        if self.recent.len() == RECENT_BLOCKS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(delta.spent.iter().map(|(outpoint, _)| *outpoint).collect());
     }
 
     /// Takes a block's changes in. They are pending until [`CoinMemory::flushed`].
     pub(super) fn apply(&mut self, delta: &StateDelta) {
+        self.grow_older(delta);
         for (outpoint, coin) in &delta.created {
             self.pending_bytes += entry_bytes(coin);
             self.pending.insert(*outpoint, Some(coin.clone()));
@@ -116,6 +158,7 @@ impl CoinMemory {
 
     /// A block's changes are on disk now, and with them all that was pending.
     pub(super) fn apply_flushed(&mut self, delta: &StateDelta) {
+        self.grow_older(delta);
         self.expected = None;
         self.flushed();
         for (outpoint, coin) in &delta.created {
@@ -128,7 +171,8 @@ impl CoinMemory {
 
     /// The pending changes are on disk now.
     pub(super) fn flushed(&mut self) {
-        for (outpoint, change) in self.pending.drain() {
+        // Not drained: the table of a large sync would be kept for ever.
+        for (outpoint, change) in std::mem::take(&mut self.pending) {
             if let Some(coin) = change {
                 self.clean.insert(outpoint, coin);
             }
@@ -165,7 +209,7 @@ mod tests {
     #[test]
     fn a_block_that_is_flushed_takes_with_it_what_was_pending() {
         let mut memory = CoinMemory::new(1 << 20);
-        memory.remember(coin(0).0, coin(0).1);
+        memory.remember([coin(0)].into_iter(), memory.age());
         memory.apply(&StateDelta { spent: vec![], created: vec![coin(1), coin(2)] });
         memory.apply_flushed(&StateDelta { spent: vec![coin(0), coin(1)], created: vec![coin(3)] });
         assert_eq!(memory.pending().count(), 0);
@@ -181,10 +225,34 @@ mod tests {
     #[test]
     fn a_spent_coin_leaves_the_cache() {
         let mut memory = CoinMemory::new(1 << 20);
-        memory.remember(coin(1).0, coin(1).1);
+        memory.remember([coin(1)].into_iter(), memory.age());
         memory.apply(&StateDelta { spent: vec![coin(1)], created: vec![] });
         assert_eq!(memory.get(&coin(1).0), Some(None));
         memory.flushed();
         assert_eq!(memory.get(&coin(1).0), None);
+    }
+
+    #[test]
+    fn what_was_read_before_it_was_spent_is_not_remembered() {
+        let spends = |vout| StateDelta { spent: vec![coin(vout)], created: vec![] };
+        for blocks_after in 0..=RECENT_BLOCKS + 1 {
+            let mut memory = CoinMemory::new(1 << 20);
+            let read_at = memory.age();
+            memory.apply_flushed(&spends(1));
+            (0..blocks_after).for_each(|_| memory.apply_flushed(&spends(9)));
+            memory.remember([coin(1), coin(2)].into_iter(), read_at);
+            assert_eq!(memory.get(&coin(1).0), None, "after {blocks_after} blocks");
+            let is_known = blocks_after < RECENT_BLOCKS;
+            assert_eq!(memory.get(&coin(2).0).is_some(), is_known, "after {blocks_after} blocks");
+        }
+    }
+
+    #[test]
+    fn the_table_of_pending_coins_gives_its_memory_back() {
+        let mut memory = CoinMemory::new(1 << 20);
+        memory.apply(&StateDelta { spent: vec![], created: (0..10_000).map(coin).collect() });
+        assert!(memory.pending.capacity() >= 10_000);
+        memory.flushed();
+        assert_eq!(memory.pending.capacity(), 0);
     }
 }

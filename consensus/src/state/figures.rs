@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use causeway_chainspec::Height;
 use rocksdb::properties::{self, PropName};
 
+use super::index::IndexState;
 use super::schema::{COINS, FAMILIES};
 use super::store::Store;
 
@@ -17,6 +18,10 @@ pub struct StoreFigures {
     pub flushed: Height,
     /// Coins after the tip.
     pub coins: u64,
+    /// Heights at which a block or its certificate was found to be missing.
+    pub holes: usize,
+    /// What there is of the indexes.
+    pub index: IndexState,
     /// Bytes of memory that wait to be written with the coins.
     pub pending_bytes: usize,
     /// Of each column family.
@@ -50,6 +55,7 @@ impl Store {
             let state = self.read_state();
             (state.tip.height(), state.flushed, state.coin_count, state.coins.pending_bytes())
         };
+        let (holes, index) = (self.holes().len(), self.index_state());
         let told = |family: &str, property: &PropName| self.figure(family, property.as_c_str());
         let families = FAMILIES.iter().map(|name| FamilyFigures {
             name,
@@ -60,7 +66,7 @@ impl Store {
         });
         let families = families.collect();
         let block_cache_bytes = told(COINS, properties::BLOCK_CACHE_USAGE);
-        StoreFigures { tip, flushed, coins, pending_bytes, families, block_cache_bytes }
+        StoreFigures { tip, flushed, coins, holes, index, pending_bytes, families, block_cache_bytes }
     }
 
     fn figure(&self, family: &str, property: &CStr) -> u64 {

@@ -6,18 +6,20 @@ mod entries;
 mod statistics;
 mod view;
 
+use std::sync::atomic::AtomicBool;
+
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{Amount, Script};
 use causeway_chainspec::Height;
 use rocksdb::WriteBatch;
 
-use super::schema;
 use super::store::Store;
+use super::{damage, schema};
 use crate::block::Block;
 use crate::connect::ConnectedBlock;
 use crate::error::StateFault;
 
-pub(super) use build::{catch_up, drop_index};
+pub(super) use build::{IndexFault, catch_up, catch_up_soon, drop_index};
 pub use statistics::{Flow, Statistics};
 pub(super) use statistics::{Parts, merge};
 pub use view::{IndexView, SpendPlace, Unspent};
@@ -28,10 +30,23 @@ use entries::{Entry, SpentOutputs, Touch, entries};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Index {
     /// All of them: about 300 bytes for a payment of two coins to two others, nearly what it takes in its block. Where
-    /// something of them is missing, opening reads every block.
+    /// something of them is missing or damaged, opening drops them and reads every block.
     All,
     /// None. Opening drops what there is.
     None,
+}
+
+/// What there is of the indexes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IndexState {
+    /// Everything, up to the tip.
+    Whole,
+    /// Nothing: they are not kept.
+    Off,
+    /// Not up to the tip: [`Store::build_index`] brings them there.
+    Building,
+    /// Nothing that can be read: they are built again when the store is opened next. All else goes on.
+    Damaged,
 }
 
 /// Bytes of a [`ScriptId`].
@@ -122,15 +137,86 @@ impl Store {
         }
         self.put_scripts(batch, height, block, spent, sum)?;
         self.put_spends(batch, height, block);
-        for family in [schema::SCRIPTS, schema::SPENDS] {
+        for family in [schema::TRANSACTIONS, schema::SCRIPTS, schema::SPENDS] {
             batch.put_cf(self.family(family), schema::block_key(height), []);
         }
         Ok(Indexed { height: Some(height), count })
     }
 
-    /// Puts all that the index holds of a connected block into a batch, the only one since the last that was written, and
-    /// returns how far the index goes with it.
-    pub(super) fn put_connected(
+    /// Puts all that the index holds of a connected block into an empty batch, the only one since the last that was written,
+    /// and returns how far the index goes with it. None, and nothing in the batch, if there is no index, or none any more:
+    /// a block is committed whatever the index says.
+    pub(super) fn put_index_if_whole(
+        &self,
+        batch: &mut WriteBatch,
+        connected: &ConnectedBlock,
+        parts: &mut Parts,
+    ) -> Option<Indexed> {
+        let before = self.read_state().indexed?;
+        match self.put_connected(batch, before, connected, parts) {
+            Ok(indexed) => Some(indexed),
+            Err(fault) => {
+                batch.clear();
+                self.give_up_index(&fault);
+                None
+            }
+        }
+    }
+
+    /// Builds the indexes where opening has left them to be built ([`StoreOptions::build_index_later`]), while blocks are
+    /// committed; returns what there is of them when they are whole, cannot be built now, or `stop` says so.
+    ///
+    /// # Errors
+    /// If nothing can be written.
+    pub fn build_index(&self, stop: &AtomicBool) -> Result<IndexState, StateFault> {
+        if self.index_state() != IndexState::Building {
+            return Ok(self.index_state());
+        }
+        match build::catch_up(self, Some(stop)) {
+            Ok(()) => {}
+            Err(IndexFault::Write(fault)) => return Err(fault),
+            // It is noted, and comes back.
+            Err(IndexFault::Block(fault)) => log_fault(&fault, "the indexes wait for a block that is missing"),
+            Err(IndexFault::Damaged(fault)) => {
+                log_fault(&fault, "the indexes are damaged: they are built again when the node is started next");
+                damage::note(&self.path, &fault);
+                self.write_state().no_index = IndexState::Damaged;
+            }
+        }
+        Ok(self.index_state())
+    }
+
+    /// Counts all that the indexes hold, reading all of it, and gives them up if it is not what they say.
+    ///
+    /// # Errors
+    /// If the store cannot be read. That what is read is damaged is no error.
+    pub fn check_index(&self) -> Result<IndexState, StateFault> {
+        let Some(indexed) = self.read_state().indexed else { return Ok(self.index_state()) };
+        match build::recount(self, indexed) {
+            Ok(true) => {}
+            Ok(false) => self.give_up_index(&damaged("number of records in the indexes")),
+            Err(fault @ (StateFault::Damaged { .. } | StateFault::DamagedDatabase(_))) => self.give_up_index(&fault),
+            Err(fault) => return Err(fault),
+        }
+        Ok(self.index_state())
+    }
+
+    /// Neither reads nor writes the indexes any more, and sees to it that they are built again when the store is opened next.
+    fn give_up_index(&self, fault: &StateFault) {
+        let mut state = self.write_state();
+        if state.indexed.take().is_some() {
+            state.no_index = IndexState::Damaged;
+            drop(state);
+            log_fault(
+                fault,
+                "the indexes are damaged: all but wallets' requests goes on without them; they are built again from the \
+                 blocks when the node is started next",
+            );
+            damage::note(&self.path, fault);
+        }
+    }
+
+    fn put_connected(
         &self,
         batch: &mut WriteBatch,
         before: Indexed,
@@ -226,6 +312,12 @@ impl Store {
             batch.put_cf(self.family(schema::TRANSACTIONS), schema::TRANSACTIONS_INDEXED, value);
         }
     }
+}
+
+/// Logs a fault with everything that led to it.
+pub(super) fn log_fault(fault: &StateFault, what: &str) {
+    let error = fault as &dyn std::error::Error;
+    tracing::error!(error, "{what}");
 }
 
 /// Whether an output of a block at this height is in the histories: those that are coins are. Block 0's coinbase is none,

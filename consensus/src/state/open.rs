@@ -10,19 +10,21 @@ use std::sync::{Arc, Mutex, RwLock};
 use bitcoin::BlockHash;
 use bitcoin::consensus::serialize;
 use causeway_chainspec::{ChainId, ChainSpec, Height, LAST_DERIVED_HEIGHT};
-use rocksdb::{DB, IteratorMode, ReadOptions, WriteBatch};
+use rocksdb::{DB, IteratorMode, WriteBatch};
 
 use super::coins::CoinMemory;
-use super::index::{self, Index};
+use super::index::{self, Index, IndexFault, IndexState};
+use super::reads::Threads;
 use super::schema::{self, FORMAT_VERSION};
 use super::store::{State, Store, StoreOptions};
+use super::{damage, tail};
 use crate::block::parse_block;
 use crate::check::check_block;
 use crate::connect::reconnect_block;
 use crate::error::{ConnectError, ReplayError, ResolveError, StateFault};
 use crate::peg::script::EpochScripts;
 use crate::peg::{PegNetwork, PegState};
-use crate::resolve::resolve;
+use crate::resolve::{ChainView, resolve};
 use crate::tip::{Tip, median, push_time};
 use crate::workers::Workers;
 
@@ -34,9 +36,6 @@ const DATABASE_DIRECTORY: &str = "chain";
 
 /// RocksDB's file that names its current state. A database without it looks new to RocksDB, which would delete its tables.
 const CURRENT_FILE: &str = "CURRENT";
-
-/// What counting reads ahead.
-const READAHEAD_BYTES: usize = 2 << 20;
 
 /// Blocks between two lines of progress in the log while replaying.
 const REPLAY_LOG_BLOCKS: u32 = 100;
@@ -113,9 +112,35 @@ pub(super) fn open(
     let lock = lock(path)?;
     let directory = path.join(DATABASE_DIRECTORY);
     refuse_headless_database(path, &directory)?;
-    let families = schema::column_families(options);
-    let db = DB::open_cf_descriptors(&schema::database_options(), &directory, families)
-        .map_err(|error| database_error(path, error))?;
+    if damage::is_noted(path) && directory.join(CURRENT_FILE).exists() {
+        drop_indexes(path, &directory)?;
+    }
+    let again = || lock.try_clone().map_err(|error| directory_error(path, error));
+    let (store, indexed) = open_once(path, &directory, spec, options, workers, again()?)?;
+    let Err(fault) = indexed else { return Ok(store) };
+    log_index_fault(&fault);
+    let IndexFault::Damaged(_) = fault else { return Ok(store) };
+    // Not before it is closed.
+    drop(store);
+    drop_indexes(path, &directory)?;
+    let (store, indexed) = open_once(path, &directory, spec, options, workers, again()?)?;
+    if let Err(fault) = indexed {
+        // All but the indexes is as it should be.
+        log_index_fault(&fault);
+    }
+    Ok(store)
+}
+
+/// Opens the database as it is, and says why there are no indexes if they cannot be brought to the tip.
+fn open_once(
+    path: &Path,
+    directory: &Path,
+    spec: &ChainSpec,
+    options: StoreOptions,
+    workers: &Workers,
+    lock: File,
+) -> Result<(Store, Result<(), IndexFault>), OpenError> {
+    let db = open_database(path, directory, options)?;
 
     // The derived chain is what a new store starts from; an older one replaces it below.
     let family = |name: &str| db.cf_handle(name).expect("every column family is opened with the database");
@@ -131,8 +156,11 @@ pub(super) fn open(
         flushed: LAST_DERIVED_HEIGHT,
         coin_count: coins.len() as u64,
         coins: CoinMemory::new(options.coin_cache_bytes),
+        pending_coin_bytes: options.pending_coin_bytes,
         peg_pending: BTreeMap::new(),
+        history: BTreeMap::new(),
         indexed: None,
+        no_index: IndexState::Off,
     };
     let store = Store {
         db,
@@ -140,6 +168,9 @@ pub(super) fn open(
         state: RwLock::new(state),
         writing: Mutex::default(),
         stopped: AtomicBool::new(false),
+        index_batch_transactions: options.index_batch_transactions,
+        threads: Threads::default(),
+        holes: Mutex::default(),
         _lock: lock,
     };
     let load_error = |source| OpenError::Load { path: path.to_owned(), source };
@@ -147,25 +178,67 @@ pub(super) fn open(
         let mut batch = WriteBatch::default();
         put_derived_blocks(&store, &mut batch, spec);
         batch.put_cf(store.family(schema::META), &scripts_key, &encoded_scripts);
-        let peg = store.read_state().tip.peg().clone();
+        let peg = store.tip().peg().clone();
         peg.records().for_each(|(key, value)| batch.put_cf(store.family(schema::PEG), key, value));
         store.put_coins(&mut batch, coins.iter().map(|(outpoint, coin)| (outpoint, Some(coin))));
-        store.put_flushed(&mut batch, &store.read_state().tip, coins.len() as u64);
+        let tip = store.tip();
+        store.put_flushed(&mut batch, &tip, coins.len() as u64, tip.height());
         store.write(batch).map_err(load_error)?;
     } else {
         check_identity(&store, path, spec)?;
         load(&store, spec, workers).map_err(load_error)?;
+        store.load_holes().map_err(load_error)?;
+        store.note_lost().map_err(load_error)?;
         if !cached {
             let mut batch = WriteBatch::default();
             batch.put_cf(store.family(schema::META), &scripts_key, &encoded_scripts);
             store.write(batch).map_err(load_error)?;
         }
     }
-    match options.index {
-        Index::All => index::catch_up(&store, options.index_batch_transactions).map_err(load_error)?,
-        Index::None => index::drop_index(&store).map_err(load_error)?,
+    let indexed = match options.index {
+        Index::All if options.build_index_later => index::catch_up_soon(&store),
+        Index::All => index::catch_up(&store, None),
+        Index::None => index::drop_index(&store),
+    };
+    match indexed {
+        Err(IndexFault::Write(fault)) => Err(load_error(fault)),
+        indexed => {
+            if let (Err(fault), Index::All) = (&indexed, options.index) {
+                // A missing block comes back.
+                let waits = matches!(fault, IndexFault::Block(_));
+                store.write_state().no_index = if waits { IndexState::Building } else { IndexState::Damaged };
+            }
+            Ok((store, indexed))
+        }
     }
-    Ok(store)
+}
+
+/// Opens the database, without its indexes if it does not open with them.
+fn open_database(path: &Path, directory: &Path, options: StoreOptions) -> Result<DB, OpenError> {
+    let open = || DB::open_cf_descriptors(&schema::database_options(), directory, schema::column_families(options));
+    match open() {
+        Ok(db) => Ok(db),
+        Err(error) if damage::is_of_indexes(directory, &error) => {
+            tracing::warn!(%error, "files of the indexes are damaged");
+            drop_indexes(path, directory)?;
+            open().map_err(|error| database_error(path, error))
+        }
+        Err(error) => Err(database_error(path, error)),
+    }
+}
+
+/// Drops the indexes of a closed database.
+fn drop_indexes(path: &Path, directory: &Path) -> Result<(), OpenError> {
+    tracing::warn!("the indexes are damaged: dropping them, to build them again from the blocks");
+    if damage::drop_indexes(directory).map_err(|error| database_error(path, error))? {
+        damage::forget(path);
+    }
+    Ok(())
+}
+
+fn log_index_fault(fault: &IndexFault) {
+    let (IndexFault::Damaged(error) | IndexFault::Block(error) | IndexFault::Write(error)) = fault;
+    index::log_fault(error, "the indexes cannot be brought to the tip: all but wallets' requests goes on without them");
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {
@@ -286,8 +359,11 @@ fn load(store: &Store, spec: &ChainSpec, workers: &Workers) -> Result<(), StateF
         return Err(StateFault::Damaged { record: "tip" });
     }
     check_tip_records(store, tip, tip_hash)?;
-    if count_entries(store, schema::COINS, schema::COINS_FLUSHED)? != coin_count {
-        return Err(StateFault::Damaged { record: "number of coins" });
+    if !tail::has_headers(store, tip)? {
+        return Err(StateFault::Damaged { record: "header" });
+    }
+    if !tail::has_flushes(store, flushed)? {
+        return Err(StateFault::Damaged { record: "write of coins" });
     }
 
     let mut times = Vec::new();
@@ -332,7 +408,8 @@ fn load_peg(store: &Store, flushed: Height) -> Result<PegState, StateFault> {
     PegState::restore(network, digest, records).map_err(|_| damaged())
 }
 
-/// Whether every column family has what the batch of the tip put there: none lost its newest table.
+/// Whether the column families of headers and heights have what the batch of the tip put there: none lost its newest table.
+/// Of blocks and certificates, see [`Store::note_lost`].
 fn check_tip_records(store: &Store, tip: Height, hash: BlockHash) -> Result<(), StateFault> {
     let damaged = |record| StateFault::Damaged { record };
     if store.read_header(tip)?.is_none_or(|(header, _)| header.block_hash() != hash) {
@@ -341,30 +418,7 @@ fn check_tip_records(store: &Store, tip: Height, hash: BlockHash) -> Result<(), 
     if store.read_height(hash)? != Some(tip) {
         return Err(damaged("height of a block"));
     }
-    if store.read_block(tip)?.is_none() {
-        return Err(damaged("block"));
-    }
-    if tip > LAST_DERIVED_HEIGHT && store.read_certificate(tip)?.is_none() {
-        return Err(damaged("certificate"));
-    }
     Ok(())
-}
-
-/// Counts what a column family holds besides the record `except`, a few million a second: RocksDB opens without some of its
-/// tables if its list of them was cut short.
-pub(super) fn count_entries(store: &Store, family: &str, except: &[u8]) -> Result<u64, StateFault> {
-    let mut options = ReadOptions::default();
-    options.fill_cache(false);
-    options.set_readahead_size(READAHEAD_BYTES);
-    let mut entries = store.db.raw_iterator_cf_opt(store.family(family), options);
-    let mut count = 0;
-    entries.seek_to_first();
-    while let Some(key) = entries.key() {
-        count += u64::from(key != except);
-        entries.next();
-    }
-    entries.status()?;
-    Ok(count)
 }
 
 /// Connects the final blocks above `flushed` again, without their scripts, and writes the coins.

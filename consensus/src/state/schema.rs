@@ -6,12 +6,14 @@
 //! | `meta`         | `format`                             | [`FORMAT_VERSION`], u32 LE                                    |
 //! | `meta`         | `chain`                              | chain id: hash of block 1, 32 bytes, internal order          |
 //! | `meta`         | `tip`                                | height, u32 LE, then block hash, 32 bytes, internal order    |
+//! | `meta`         | `hole-`, then height, u32 BE         | none: the block of this height or its certificate is missing |
 //! | `headers`      | height, u32 BE                       | header, 80 bytes, then median time past, u32 LE              |
 //! | `heights`      | block hash, 32 bytes, internal order | height, u32 LE                                               |
 //! | `blocks`       | height, u32 BE                       | the block as serialised by Bitcoin                           |
 //! | `certificates` | height, u32 BE                       | the encoded commit certificate; none for derived blocks      |
 //! | `coins`        | txid, 32 bytes, internal order, then vout, u32 BE | height x 2 + coinbase, u32 LE, then value in sat, u64 LE, then script |
 //! | `coins`        | `flushed`                            | height whose coins these are, u32 LE, their number, u64 LE, their LtHash, 2,048 bytes |
+//! | `coins`        | `flush`, then height, u32 BE         | the coins were written at this height; at which one before, u32 LE, or the same for the first time |
 //! | `peg`          | a record's key ([`PegState::records`](crate::peg::PegState::records)) | the record's value     |
 //! | `peg`          | `flushed`                            | height whose peg this is, u32 LE, then its digest, 32 bytes   |
 //! | `peg-history`  | a key of [`PegEvent::records`](crate::peg::history::PegEvent::records) | its value          |
@@ -22,15 +24,16 @@
 //! | `scripts`      | script id, then 1, then height and place in the block of a transaction, each 2^32 - 1 less itself, u32 BE | none |
 //! | `scripts`      | script id, then 2, then outpoint as in `coins` | height, u32 LE, then value in sat, u64 LE, of an unspent output |
 //! | `spends`       | first 8 bytes of the spent txid, vout, height and place of the spending transaction, its input, each u32 BE | none |
-//! | `scripts`, `spends` | `block`, then height, u32 BE    | none: the block's records are here                           |
+//! | `transactions`, `scripts`, `spends` | `block`, then height, u32 BE | none: the block's records are here              |
 //! | `building`     | outpoint as in `coins`               | script id, 16 bytes, then value in sat, u64 LE               |
 //! | `building`     | `height`                             | height whose unspent outputs these are, u32 LE               |
 //!
 //! `flushed` stands among the coins so that the two can only be lost together, whatever happens to RocksDB's files: then the
-//! blocks above it are replayed. The peg's `flushed` is written together with that of the coins. `indexed` stands among the
-//! transactions for the same reason, and the records of blocks among those of scripts and spends. `building` is empty but
-//! while the indexes are built from blocks, which name what they spend by outpoints only. For the other column families the
-//! records of the tip say that nothing is missing.
+//! blocks above it are replayed. The peg's `flushed` is written together with that of the coins. The records of writes among
+//! the coins and those of blocks in the indexes say, when a store is opened, that none of the last ones is missing: counts
+//! are kept, and only `causeway check` counts again. `building` is empty but while the indexes are built from blocks, which
+//! name what they spend by outpoints only. For the other column families the records of the tip say that nothing is missing,
+//! and who reads a block or certificate that is missing says so.
 
 use bitcoin::block::Header;
 use bitcoin::consensus::{deserialize, serialize};
@@ -64,7 +67,11 @@ pub(super) const BUILDING: &str = "building";
 pub(super) const META_FORMAT: &[u8] = b"format";
 pub(super) const META_CHAIN: &[u8] = b"chain";
 pub(super) const META_TIP: &[u8] = b"tip";
+/// What the keys of holes begin with.
+pub(super) const HOLE_TAG: &[u8; 5] = b"hole-";
 pub(super) const COINS_FLUSHED: &[u8] = b"flushed";
+/// What the keys of writes of coins begin with. They are shorter than those of coins.
+pub(super) const FLUSH_TAG: &[u8; 5] = b"flush";
 /// Records have keys whose first byte is below that of `f`.
 pub(super) const PEG_FLUSHED: &[u8] = b"flushed";
 pub(super) const TRANSACTIONS_INDEXED: &[u8] = b"indexed";
@@ -85,7 +92,11 @@ const SPENT_TXID_BYTES: usize = 8;
 const SPEND_PREFIX_BYTES: usize = SPENT_TXID_BYTES + 4;
 
 /// Write-ahead logs from this size on make RocksDB write its tables, so that opening never reads more of them.
-const MAX_LOG_BYTES: u64 = 256 << 20;
+pub(super) const MAX_LOG_BYTES: u64 = 256 << 20;
+
+/// Tables and files of large values that RocksDB keeps open, below the usual limit of 1,024 of a process. It opens a few of them with the database, and
+/// the others when they are read: opening takes as long for a large database as for a small one.
+const MAX_OPEN_FILES: i32 = 512;
 
 /// Bits of the filter that says which table may hold a coin or a transaction: about 1 % of look-ups read one in vain.
 const FILTER_BITS_PER_KEY: f64 = 10.0;
@@ -107,6 +118,8 @@ pub(super) fn database_options() -> Options {
     // A log that is not the last one is missed when it is gone or cut short.
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_max_total_wal_size(MAX_LOG_BYTES);
+    options.set_max_open_files(MAX_OPEN_FILES);
+    options.set_skip_stats_update_on_db_open(true);
     options.set_keep_log_file_num(KEPT_LOG_FILES);
     options
 }
@@ -143,6 +156,9 @@ pub(super) fn column_families(store: StoreOptions) -> Vec<ColumnFamilyDescriptor
 /// Every column family.
 pub const FAMILIES: [&str; 12] =
     [META, HEADERS, HEIGHTS, BLOCKS, CERTIFICATES, COINS, PEG, PEG_HISTORY, TRANSACTIONS, SCRIPTS, SPENDS, BUILDING];
+
+/// The column families of the indexes: what is in them follows from the blocks, and validation never reads it.
+pub(super) const INDEX_FAMILIES: [&str; 4] = [TRANSACTIONS, SCRIPTS, SPENDS, BUILDING];
 
 /// Returns what a program must set to read a column family of [`FAMILIES`] without this crate.
 pub fn family_options(name: &str) -> Options {
@@ -194,6 +210,33 @@ pub(super) fn decode_flushed(bytes: &[u8]) -> Option<(Height, u64, LtHash)> {
     Some((decode_height(height)?, u64::from_le_bytes(*count), LtHash::decode(coins)))
 }
 
+/// Key of the record that says that the coins were written at a height.
+pub(super) fn flush_key(height: Height) -> [u8; 9] {
+    tagged_key(FLUSH_TAG, height)
+}
+
+pub(super) fn decode_flush_key(key: &[u8]) -> Option<Height> {
+    let height = key.strip_prefix(FLUSH_TAG)?;
+    Some(Height(u32::from_be_bytes(height.try_into().ok()?)))
+}
+
+/// Key of the record that says that a block is missing.
+pub(super) fn hole_key(height: Height) -> [u8; 9] {
+    tagged_key(HOLE_TAG, height)
+}
+
+pub(super) fn decode_hole_key(key: &[u8]) -> Option<Height> {
+    let height = key.strip_prefix(HOLE_TAG)?;
+    Some(Height(u32::from_be_bytes(height.try_into().ok()?)))
+}
+
+fn tagged_key(tag: &[u8; 5], height: Height) -> [u8; 9] {
+    let mut key = [0; 9];
+    key[..5].copy_from_slice(tag);
+    key[5..].copy_from_slice(&height_key(height));
+    key
+}
+
 /// Value of `peg` / `flushed`.
 pub(super) fn encode_peg_flushed(tip: &Tip) -> Vec<u8> {
     [encode_height(tip.height()).as_slice(), &tip.peg().digest()].concat()
@@ -222,12 +265,9 @@ pub(super) fn decode_place(bytes: &[u8]) -> Option<TxPlace> {
     Some(TxPlace { height: decode_height(height)?, index: u32::from_le_bytes(index.try_into().ok()?) })
 }
 
-/// Key of the record that says that a block is in `scripts` or `spends`.
+/// Key of the record that says that a block is in a column family of the indexes.
 pub(super) fn block_key(height: Height) -> [u8; 9] {
-    let mut key = [0; 9];
-    key[..5].copy_from_slice(BLOCK_TAG);
-    key[5..].copy_from_slice(&height_key(height));
-    key
+    tagged_key(BLOCK_TAG, height)
 }
 
 /// Whether a key is one of [`block_key`].

@@ -1,6 +1,6 @@
 //! The store of one chain: one read for a block, and one write.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,52 +10,61 @@ use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, Txid};
 use causeway_chainspec::{ChainSpec, Height};
-use rocksdb::{ColumnFamily, DB, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, IteratorMode, WriteBatch, WriteOptions};
 
 use super::coins::CoinMemory;
-use super::index::{Index, Indexed, Parts, TxPlace};
+use super::damage;
+use super::index::{Index, IndexState, Indexed, Parts, TxPlace};
 use super::open::{self, OpenError};
+use super::reads::Threads;
 use super::schema::{self, decode_outpoint};
 use crate::coin::{Coin, encode_outpoint};
 use crate::commitment::LtHash;
 use crate::connect::ConnectedBlock;
 use crate::error::StateFault;
-use crate::peg::history::{self, BatchRecord, Credit};
 use crate::peg::record::RecordKey;
 use crate::resolve::ChainView;
 use crate::tip::Tip;
 use crate::workers::Workers;
 
-/// Pending coins are flushed when they take this much memory, whatever the caller asks.
-const MAX_PENDING_BYTES: usize = 512 << 20;
-
 /// Coins are flushed after so many blocks, whatever the caller asks, so that opening never replays more.
 const MAX_BLOCKS_BEHIND: u32 = 1_000;
 
 /// How much memory a store may take, and what it keeps besides the chain.
+///
+/// Besides what is named here, RocksDB holds the indexes and filters of tables that it has open, some 1.5 MiB for each of
+/// 512 at most, and, while pending coins are written, they are there twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreOptions {
     /// Coins kept in memory besides those that wait to be written, in bytes.
     pub coin_cache_bytes: usize,
+    /// Coins that wait to be written ([`CoinFlush::Later`]), in bytes: they are written when there are more.
+    pub pending_coin_bytes: usize,
     /// RocksDB's cache of table blocks, in bytes.
     pub block_cache_bytes: usize,
-    /// Writes to one column family that RocksDB gathers before they go to a table file, in bytes.
+    /// Writes to one of the twelve column families that RocksDB gathers before they go to a table file, in bytes; twice that
+    /// while they go there. All of them together take some 512 MiB at most, as their logs are bounded.
     pub write_buffer_bytes: usize,
     /// The indexes to keep.
     pub index: Index,
+    /// Whether opening leaves indexes that take long to build to [`Store::build_index`].
+    pub build_index_later: bool,
     /// Transactions that one write holds while the indexes are built, some 1,500 bytes of memory each. A building that is
     /// stopped goes on after the last write.
     pub index_batch_transactions: u64,
 }
 
 impl Default for StoreOptions {
-    /// 256 MiB of coins, 64 MiB of table blocks, 64 MiB of writes; with the indexes.
+    /// 256 MiB of coins, 512 MiB of those that wait, 64 MiB of table blocks, 64 MiB of writes; with the indexes, which opening
+    /// builds.
     fn default() -> Self {
         Self {
             coin_cache_bytes: 256 << 20,
+            pending_coin_bytes: 512 << 20,
             block_cache_bytes: 64 << 20,
             write_buffer_bytes: 64 << 20,
             index: Index::All,
+            build_index_later: false,
             index_batch_transactions: 20_000,
         }
     }
@@ -92,15 +101,22 @@ impl CommittedBlock {
 /// The final blocks of one chain and the coins after them.
 ///
 /// Any number of threads may read, also while a block is written: every read sees one state, the one before until the whole
-/// block is on disk. Only a view of the indexes waits for the write, and all wait for [`Store::flush_coins`].
+/// block is on disk, and no write waits for a read. Only a view of the indexes waits for the write, and all wait for
+/// [`Store::flush_coins`].
 #[derive(Debug)]
 pub struct Store {
     pub(super) db: DB,
     pub(super) path: PathBuf,
     pub(super) state: RwLock<State>,
+    /// [`StoreOptions::index_batch_transactions`].
+    pub(super) index_batch_transactions: u64,
     /// Held by whoever writes, and by whoever must not see the database ahead of the state. Locked before the state.
     pub(super) writing: Mutex<Parts>,
     pub(super) stopped: AtomicBool,
+    /// Those that help to read coins.
+    pub(super) threads: Threads,
+    /// Where blocks or certificates are missing.
+    pub(super) holes: Mutex<BTreeSet<Height>>,
     /// Held for as long as the store is open.
     pub(super) _lock: File,
 }
@@ -114,10 +130,16 @@ pub(super) struct State {
     /// How many coins there are after `tip`.
     pub(super) coin_count: u64,
     pub(super) coins: CoinMemory,
+    /// Pending coins are written when they take this much memory, whatever the caller asks.
+    pub(super) pending_coin_bytes: usize,
     /// Records of the peg that changed since `flushed`, by key.
     pub(super) peg_pending: BTreeMap<RecordKey, Option<Vec<u8>>>,
-    /// What the indexes hold; None if they are not kept.
+    /// What the peg's history holds where the block that is being written writes, by key: the disk may be ahead.
+    pub(super) history: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// What the indexes hold; None if they are not kept, or are damaged.
     pub(super) indexed: Option<Indexed>,
+    /// Why there are none, if there are none.
+    pub(super) no_index: IndexState,
 }
 
 impl Store {
@@ -161,16 +183,14 @@ impl Store {
             let (parent, tip) = (connected.parent().hash(), state.tip.hash());
             return Err(StateFault::NotOnTip { height, parent, tip });
         }
+        drop(state);
         let mut batch = WriteBatch::default();
+        let indexed = self.put_index_if_whole(&mut batch, connected, &mut parts);
+        let state = self.read_state();
         let block = connected.block();
         self.put_block(&mut batch, height, block.header(), block.bytes(), connected.tip().median_time_past());
         batch.put_cf(self.family(schema::CERTIFICATES), schema::height_key(height), certificate);
         batch.put_cf(self.family(schema::META), schema::META_TIP, schema::encode_tip(height, hash));
-
-        let indexed = match state.indexed {
-            Some(before) => Some(self.put_connected(&mut batch, before, connected, &mut parts)?),
-            None => None,
-        };
 
         let coin_count = state.count_after(connected)?;
         let flush_coins = flush == CoinFlush::WithBlock || state.flush_is_due();
@@ -179,15 +199,17 @@ impl Store {
             self.put_coins(&mut batch, connected.delta().changes());
             self.put_peg(&mut batch, state.peg_pending.iter().map(|(key, value)| (key, value.as_ref())));
             self.put_peg(&mut batch, connected.peg_changes().iter().map(|(key, change)| (key, change.after.as_ref())));
-            self.put_flushed(&mut batch, connected.tip(), coin_count);
-        }
-        for (key, value) in connected.peg_events().iter().flat_map(|event| event.records(height)) {
-            batch.put_cf(self.family(schema::PEG_HISTORY), key, value);
+            self.put_flushed(&mut batch, connected.tip(), coin_count, state.flushed);
         }
         drop(state);
-        if flush_coins {
+        let history = self.put_history(&mut batch, connected)?;
+        {
             // From now on the disk may be ahead of the state.
-            self.write_state().coins.expect(height, connected.delta());
+            let mut state = self.write_state();
+            state.history = history;
+            if flush_coins {
+                state.coins.expect(height, connected.delta());
+            }
         }
         self.write(batch)?;
         let mut state = self.write_state();
@@ -196,7 +218,8 @@ impl Store {
         } else {
             state.apply(connected, coin_count);
         }
-        state.indexed = indexed;
+        // A reader may have found damage meanwhile.
+        state.indexed = state.indexed.and(indexed);
         Ok(committed)
     }
 
@@ -213,26 +236,27 @@ impl Store {
         let mut batch = WriteBatch::default();
         self.put_coins(&mut batch, state.coins.pending());
         self.put_peg(&mut batch, state.peg_pending.iter().map(|(key, value)| (key, value.as_ref())));
-        self.put_flushed(&mut batch, &state.tip, state.coin_count);
+        self.put_flushed(&mut batch, &state.tip, state.coin_count, state.flushed);
         self.write(batch)?;
         state.flushed();
         Ok(())
     }
 
-    /// Returns the serialised final block at `height`, or None above the tip.
+    /// Returns the serialised final block at `height`, or None above the tip and where it is missing ([`Store::holes`]).
     ///
     /// # Errors
     /// If the store cannot be read.
     pub fn block_bytes(&self, height: Height) -> Result<Option<Vec<u8>>, StateFault> {
-        if height > self.tip().height() { Ok(None) } else { self.read_block(height) }
+        if height > self.tip().height() { Ok(None) } else { self.or_hole(height, self.read_block(height)) }
     }
 
-    /// Returns the encoded commit certificate of the block at `height`; None for derived blocks and above the tip.
+    /// Returns the encoded commit certificate of the block at `height`; None for derived blocks, above the tip, and where it is
+    /// missing ([`Store::holes`]).
     ///
     /// # Errors
     /// If the store cannot be read.
     pub fn certificate(&self, height: Height) -> Result<Option<Vec<u8>>, StateFault> {
-        if height > self.tip().height() { Ok(None) } else { self.read_certificate(height) }
+        if height > self.tip().height() { Ok(None) } else { self.or_hole(height, self.read_certificate(height)) }
     }
 
     /// Returns the header at `height`, or None above the tip.
@@ -253,9 +277,15 @@ impl Store {
         Ok(self.read_height(hash)?.filter(|height| *height <= tip))
     }
 
-    /// Whether the indexes are kept ([`StoreOptions::index`]).
+    /// Whether the indexes are there: kept ([`StoreOptions::index`]), and not damaged.
     pub fn has_index(&self) -> bool {
         self.read_state().indexed.is_some()
+    }
+
+    /// What there is of the indexes.
+    pub fn index_state(&self) -> IndexState {
+        let state = self.read_state();
+        if state.indexed.is_some() { IndexState::Whole } else { state.no_index }
     }
 
     /// Returns where a transaction of a final block stands. None if no final block holds it, or if there is no index
@@ -268,48 +298,6 @@ impl Store {
             Some(view) => view.place(txid),
             None => Ok(None),
         }
-    }
-
-    /// Returns the credit of a deposit, or None if it was not credited.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn peg_in(&self, deposit: &OutPoint) -> Result<Option<Credit>, StateFault> {
-        self.read_history(&history::credit_key(deposit), "credit of a deposit", Credit::decode)
-    }
-
-    /// Returns the number of the batch that pays a peg-out request, or None if none does yet.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn batch_of_request(&self, request: &OutPoint) -> Result<Option<u32>, StateFault> {
-        self.read_history(&history::paid_by_key(request), "batch of a request", history::decode_number)
-    }
-
-    /// Returns the number of the last batch that was to spend a coin of the peg, or None if there was none.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn batch_of_coin(&self, coin: &OutPoint) -> Result<Option<u32>, StateFault> {
-        self.read_history(&history::swept_by_key(coin), "batch of a coin", history::decode_number)
-    }
-
-    /// Returns a batch, open or closed, or None if there is no such batch.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn batch(&self, number: u32) -> Result<Option<BatchRecord>, StateFault> {
-        self.read_history(&history::batch_key(number), "batch", BatchRecord::decode)
-    }
-
-    fn read_history<T>(
-        &self,
-        key: &[u8],
-        record: &'static str,
-        decode: impl FnOnce(&[u8]) -> Option<T>,
-    ) -> Result<Option<T>, StateFault> {
-        let value = self.db.get_cf(self.family(schema::PEG_HISTORY), key)?;
-        value.map(|value| decode(&value).ok_or(StateFault::Damaged { record })).transpose()
     }
 
     /// Calls `each` with every coin of one state, in no particular order. Commits go on meanwhile.
@@ -332,7 +320,7 @@ impl Store {
         }
         for entry in on_disk {
             let (key, value) = entry?;
-            if *key == *schema::COINS_FLUSHED {
+            if *key == *schema::COINS_FLUSHED || schema::decode_flush_key(&key).is_some() {
                 continue;
             }
             let damaged = StateFault::Damaged { record: "coin" };
@@ -394,10 +382,12 @@ impl Store {
         }
     }
 
-    /// Puts into a batch that the coins and the peg on disk are those after `tip`.
-    pub(super) fn put_flushed(&self, batch: &mut WriteBatch, tip: &Tip, coin_count: u64) {
+    /// Puts into a batch that the coins and the peg on disk are those after `tip`, and were those of `before`.
+    pub(super) fn put_flushed(&self, batch: &mut WriteBatch, tip: &Tip, coin_count: u64, before: Height) {
         batch.put_cf(self.family(schema::PEG), schema::PEG_FLUSHED, schema::encode_peg_flushed(tip));
-        batch.put_cf(self.family(schema::COINS), schema::COINS_FLUSHED, schema::encode_flushed(tip, coin_count));
+        let coins = self.family(schema::COINS);
+        batch.put_cf(coins, schema::flush_key(tip.height()), schema::encode_height(before));
+        batch.put_cf(coins, schema::COINS_FLUSHED, schema::encode_flushed(tip, coin_count));
     }
 
     /// Writes a batch and waits until it is on disk. After a failure nothing is written any more.
@@ -409,6 +399,10 @@ impl Store {
         options.set_sync(true);
         self.db.write_opt(batch, &options).map_err(|error| {
             self.stopped.store(true, Ordering::SeqCst);
+            if damage::names_index_file(&self.db, &error) {
+                // RocksDB came upon it while it rewrote tables, and writes nothing at all any more.
+                damage::note(&self.path, &error);
+            }
             error.into()
         })
     }
@@ -463,6 +457,7 @@ impl State {
     pub(super) fn apply(&mut self, connected: &ConnectedBlock, coin_count: u64) {
         self.coin_count = coin_count;
         self.coins.apply(connected.delta());
+        self.history.clear();
         let changes = connected.peg_changes().iter();
         self.peg_pending.extend(changes.map(|(key, change)| (key.clone(), change.after.clone())));
         self.tip = Arc::clone(connected.tip());
@@ -473,6 +468,7 @@ impl State {
         self.coin_count = coin_count;
         self.coins.apply_flushed(connected.delta());
         self.peg_pending.clear();
+        self.history.clear();
         self.tip = Arc::clone(connected.tip());
         self.flushed = self.tip.height();
     }
@@ -486,7 +482,7 @@ impl State {
 
     pub(super) fn flush_is_due(&self) -> bool {
         let behind = self.tip.height().to_u32() - self.flushed.to_u32();
-        behind >= MAX_BLOCKS_BEHIND || self.coins.pending_bytes() >= MAX_PENDING_BYTES
+        behind >= MAX_BLOCKS_BEHIND || self.coins.pending_bytes() >= self.pending_coin_bytes
     }
 
     /// The pending coins and records of the peg are on disk now.
@@ -494,96 +490,5 @@ impl State {
         self.coins.flushed();
         self.peg_pending.clear();
         self.flushed = self.tip.height();
-    }
-}
-
-impl ChainView for Store {
-    fn tip(&self) -> Arc<Tip> {
-        Arc::clone(&self.read_state().tip)
-    }
-
-    fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, StateFault> {
-        // Held to the end, so that what memory says is of one state.
-        let state = self.read_state();
-        let mut coins = Vec::with_capacity(outpoints.len());
-        let mut missing = Vec::new();
-        for (index, outpoint) in outpoints.iter().enumerate() {
-            let known = state.coins.get(outpoint);
-            if known.is_none() {
-                missing.push((encode_outpoint(outpoint), index));
-            }
-            coins.push(known.flatten());
-        }
-        if missing.is_empty() {
-            return Ok(coins);
-        }
-        missing.sort_unstable();
-        let keys = missing.iter().map(|(key, _)| key);
-        let family = self.family(schema::COINS);
-        let values = self.db.batched_multi_get_cf_opt(family, keys, true, &ReadOptions::default());
-        for ((_, index), value) in missing.iter().zip(values) {
-            let Some(value) = value? else { continue };
-            let coin = Coin::decode(&value).ok_or(StateFault::Damaged { record: "coin" })?;
-            if state.coins.is_expected(&coin) {
-                continue;
-            }
-            if coin.height > state.flushed {
-                return Err(StateFault::Damaged { record: "coin" });
-            }
-            state.coins.remember(outpoints[*index], coin.clone());
-            coins[*index] = Some(coin);
-        }
-        Ok(coins)
-    }
-
-    fn median_times(&self, heights: &[Height]) -> Result<Vec<u32>, StateFault> {
-        let time = |height: &Height| {
-            let record = self.read_header(*height)?;
-            record.map(|(_, time)| time).ok_or(StateFault::Damaged { record: "header" })
-        };
-        heights.iter().map(time).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::num::NonZeroUsize;
-
-    use bitcoin::{Amount, ScriptBuf, TxOut};
-
-    use crate::connect::StateDelta;
-
-    #[test]
-    fn what_is_on_disk_before_its_block_is_the_tip_is_not_there_yet() {
-        let home = tempfile::tempdir().expect("a temporary directory");
-        let spec = ChainSpec::built_in("devnet").expect("built in");
-        let store = Store::open(home.path(), &spec, StoreOptions::default(), &Workers::new(NonZeroUsize::MIN)).unwrap();
-        let next = store.tip().height().next().expect("a height");
-        let coin = |vout, height| {
-            let output = TxOut { value: Amount::from_sat(1), script_pubkey: ScriptBuf::new() };
-            (OutPoint { vout, ..OutPoint::null() }, Coin { output, height, coinbase: false })
-        };
-        let (old, new) = (coin(0, Height(1)), coin(1, next));
-        let write = |delta: &StateDelta| {
-            let mut batch = WriteBatch::default();
-            store.put_coins(&mut batch, delta.changes());
-            store.write(batch).expect("writes");
-        };
-        write(&StateDelta { spent: vec![], created: vec![old.clone()] });
-
-        let read = || store.coins(&[old.0, new.0]).expect("readable");
-        let delta = StateDelta { spent: vec![old.clone()], created: vec![new.clone()] };
-        store.write_state().coins.expect(next, &delta);
-        write(&delta);
-        for _ in 0..2 {
-            assert_eq!(read(), [Some(old.1.clone()), None]);
-        }
-        {
-            let mut state = store.write_state();
-            state.coins.apply_flushed(&delta);
-            state.flushed = next;
-        }
-        assert_eq!(read(), [None, Some(new.1.clone())]);
     }
 }

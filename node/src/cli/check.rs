@@ -9,7 +9,7 @@ use bitcoin::BlockHash;
 use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT};
 use causeway_consensus::bft::{CertificateError, CommitCertificate, DecodeError, Key, ValidatorSet, ValidatorSetError};
 use causeway_consensus::state::Store;
-use causeway_consensus::{ChainView, InvalidBlock, StateFault, Workers, check_block, parse_block};
+use causeway_consensus::{ChainView, InvalidBlock, LtHash, StateFault, Workers, check_block, parse_block};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -78,9 +78,13 @@ pub enum Damage {
     /// The coins are not those of the blocks.
     #[error("the coins are not those that the blocks leave: their hash is another one")]
     Coins,
+    /// There are more or fewer coins than the store says.
+    #[error("there are {found} coins, and the store says that there are {kept}")]
+    CoinCount { found: u64, kept: u64 },
 }
 
-/// Checks keys, mark, log, blocks, certificates and coins of a stopped node.
+/// Checks keys, mark, log, blocks, certificates, coins and indexes of a stopped node. Damaged indexes are no failure: they
+/// are built again.
 ///
 /// # Errors
 /// The node runs, a file is refused, or the store is damaged.
@@ -109,10 +113,19 @@ pub fn check(args: &CheckArgs, out: &mut impl Write) -> Result<(), CliError> {
         writeln!(out, "log           {log}")?;
     }
     check_blocks(&store, &spec)?;
-    writeln!(out, "blocks        0 to {}, each proven", tip.height())?;
+    let missing = store.holes();
+    match missing.first() {
+        None => writeln!(out, "blocks        0 to {}, each proven", tip.height())?,
+        Some(_) => writeln!(out, "blocks        0 to {}, each proven but {}", tip.height(), missing.len())?,
+    }
     check_coins(&store)?;
     writeln!(out, "coins         as the blocks leave them")?;
-    Ok(())
+    tracing::info!("counting the indexes");
+    writeln!(out, "index         {}", super::status::describe_index(store.check_index()?))?;
+    match missing.first() {
+        None => Ok(()),
+        Some(first) => Err(CliError::Missing { path: store.path().to_owned(), count: missing.len(), first: *first }),
+    }
 }
 
 fn damaged(store: &Store, source: Damage) -> CliError {
@@ -151,7 +164,10 @@ fn check_block_at(
     if store.height_of(hash)? != Some(height) {
         return Err(missing("entry in the index of block hashes"));
     }
-    let bytes = store.block_bytes(height)?.ok_or_else(|| missing("block"))?;
+    let Some(bytes) = store.block_bytes(height)? else {
+        // The store has noted it: it comes back from peers.
+        return if height <= LAST_DERIVED_HEIGHT { Err(missing("block")) } else { Ok(hash) };
+    };
     if height <= LAST_DERIVED_HEIGHT {
         let derived = spec.derived_block(height).map(|block| bitcoin::consensus::serialize(&block));
         return if derived.as_ref() == Some(&bytes) {
@@ -165,7 +181,8 @@ fn check_block_at(
     if checked.block().hash() != hash {
         return Err(fail(Damage::Block { height, source: None }));
     }
-    let certificate = store.certificate(height)?.ok_or_else(|| missing("certificate"))?;
+    // As a missing block.
+    let Some(certificate) = store.certificate(height)? else { return Ok(hash) };
     let certificate = CommitCertificate::decode(&certificate);
     let certificate = certificate.map_err(|source| fail(Damage::Certificate { height, source }))?;
     let proven = certificate.verify(spec.chain_id(), set, height, hash);
@@ -177,12 +194,21 @@ fn check_coins(store: &Store) -> Result<(), CliError> {
     let bar = ProgressBar::new_spinner().with_message("coins");
     bar.enable_steady_tick(Duration::from_millis(200));
     tracing::info!("hashing the coins");
-    let computed = store.recompute_coins_hash().map_err(|fault| match fault {
+    let (mut computed, mut found) = (LtHash::empty(), 0);
+    let each = |outpoint: &_, coin: &_| {
+        computed.add(outpoint, coin);
+        found += 1;
+    };
+    store.for_each_coin(each).map_err(|fault| match fault {
         StateFault::Damaged { .. } => damaged(store, Damage::Coins),
         other => other.into(),
     })?;
     bar.finish_and_clear();
-    if computed == *store.tip().coins() { Ok(()) } else { Err(damaged(store, Damage::Coins)) }
+    if computed != *store.tip().coins() {
+        return Err(damaged(store, Damage::Coins));
+    }
+    let kept = store.figures().coins;
+    if found == kept { Ok(()) } else { Err(damaged(store, Damage::CoinCount { found, kept })) }
 }
 
 /// A bar on a terminal, lines in the log otherwise.

@@ -61,6 +61,9 @@ pub enum CliError {
         #[source]
         source: Box<Damage>,
     },
+    /// Blocks or certificates are missing, and can be fetched again.
+    #[error("the store {} lacks the block or the certificate of {count} heights, the first of which is {first}: start the node, which fetches them again from its peers, and check again; all else is in order", path.display())]
+    Missing { path: PathBuf, count: usize, first: Height },
     /// No chainspec of this name.
     #[error("--chain {given} is neither a file nor a built-in network: give the path of a chainspec file, or one of: {}", built_in.join(", "))]
     NoSuchChain { given: String, built_in: Vec<&'static str> },

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use causeway_chainspec::{ChainSpec, LAST_DERIVED_HEIGHT};
 use causeway_consensus::bft::Key;
-use causeway_consensus::state::Store;
+use causeway_consensus::state::{IndexState, Store};
 use causeway_consensus::{ChainView, Workers};
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,10 @@ pub struct StoppedStatus {
     pub certificate: Option<bool>,
     /// How many coins there are.
     pub coins: u64,
+    /// Blocks or certificates that were found to be missing.
+    pub missing: usize,
+    /// What there is of the indexes for wallets.
+    pub index: &'static str,
     /// Height of the validator's consensus log.
     pub log_height: Option<u32>,
     /// Its entries.
@@ -149,8 +153,6 @@ fn read_stopped(home: &Home, spec: &ChainSpec, config: &Config) -> Result<Stoppe
     let mark = mark.transpose()?.map(|mark| describe(&mark));
     let store = Store::open(&home.store(), spec, config.store_options(), &Workers::new(NonZeroUsize::MIN))?;
     let tip = store.tip();
-    let mut coins = 0;
-    store.for_each_coin(|_, _| coins += 1)?;
     let certificate = match tip.height() {
         height if height <= LAST_DERIVED_HEIGHT => None,
         height => Some(store.certificate(height)?.is_some()),
@@ -160,7 +162,9 @@ fn read_stopped(home: &Home, spec: &ChainSpec, config: &Config) -> Result<Stoppe
         hash: tip.hash().to_string(),
         time: tip.time(),
         certificate,
-        coins,
+        coins: store.figures().coins,
+        missing: store.holes().len(),
+        index: describe_index(store.index_state()),
         log_height: log.as_ref().map(|(height, _)| height.to_u32()),
         log_entries: log.map_or(0, |(_, entries)| entries.len()),
         log_damaged,
@@ -168,6 +172,16 @@ fn read_stopped(home: &Home, spec: &ChainSpec, config: &Config) -> Result<Stoppe
         mark,
         evidence: EvidenceStore::open(&home.evidence())?.list().len(),
     })
+}
+
+/// What there is of the indexes, in words.
+pub(super) fn describe_index(state: IndexState) -> &'static str {
+    match state {
+        IndexState::Whole => "whole",
+        IndexState::Off => "none",
+        IndexState::Building => "not whole: built from the blocks while the node runs",
+        IndexState::Damaged => "damaged: built again from the blocks when the node starts",
+    }
 }
 
 fn write_json(running: bool, status: &impl Serialize, out: &mut impl Write) -> Result<(), CliError> {
@@ -201,6 +215,10 @@ fn write_stopped(spec: &ChainSpec, status: &StoppedStatus, out: &mut impl Write)
     };
     writeln!(out, "proof      {proof}")?;
     writeln!(out, "coins      {}", status.coins)?;
+    writeln!(out, "index      {}", status.index)?;
+    if status.missing > 0 {
+        writeln!(out, "missing    {} blocks or certificates: fetched again when the node runs", status.missing)?;
+    }
     match status.log_height {
         Some(height) => writeln!(out, "log        height {height}, {} entries", status.log_entries)?,
         None if status.log_damaged => writeln!(out, "log        damaged: run \"causeway check\"")?,

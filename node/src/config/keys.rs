@@ -268,6 +268,12 @@ pub const KEYS: &[KeyDoc] = &[
     },
     KeyDoc {
         section: "store",
+        name: "pending_coins_mb",
+        allowed: Allowed::Number { min: 1, max: 1_048_576, unit: MIB },
+        meaning: &["Memory for coins that wait to be written while the node is far behind; twice that while they are."],
+    },
+    KeyDoc {
+        section: "store",
         name: "block_cache_mb",
         allowed: Allowed::Number { min: 1, max: 1_048_576, unit: MIB },
         meaning: &["Memory of the database for what it read lately."],
@@ -276,7 +282,9 @@ pub const KEYS: &[KeyDoc] = &[
         section: "store",
         name: "write_buffer_mb",
         allowed: Allowed::Number { min: 1, max: 4_096, unit: MIB },
-        meaning: &["Memory that the database gathers writes in, for each of its twelve column families."],
+        meaning: &[
+            "Memory that the database gathers writes in, for each of its twelve column families: 512 MiB together at most.",
+        ],
     },
     KeyDoc {
         section: "store",
@@ -285,8 +293,9 @@ pub const KEYS: &[KeyDoc] = &[
         meaning: &[
             "What is kept for wallets: where each transaction stands, what every address received and spent, who spent",
             "each output. It takes about as much disk as the blocks. A validator that serves no wallets needs none of it;",
-            "REST then says so. Changed to \"all\", the node reads every block before it starts, which may take hours and",
-            "may be stopped; changed to \"none\", all of it is dropped at the next start.",
+            "REST then says so. Changed to \"all\", the node reads every block, beside its other work and from where it was",
+            "stopped; that may take hours. Changed to \"none\", all of it is dropped at the next start. Where it is damaged, all",
+            "else goes on, and the next start builds it again in the same way.",
         ],
     },
     KeyDoc {

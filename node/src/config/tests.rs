@@ -152,11 +152,12 @@ fn fees_go_to_an_address_of_the_chain() {
 fn defaults_are_those_of_the_parts() {
     let config = Config::default();
     assert_eq!(config.mempool_policy(), Policy::default());
-    assert_eq!(config.store_options(), StoreOptions::default());
+    let default = StoreOptions { build_index_later: true, ..StoreOptions::default() };
+    assert_eq!(config.store_options(), default);
     let rest = config.rest_config();
     let limits = Limits::of_connections(rest.max_connections, rest.max_connections_per_address);
     assert_eq!(limits, Limits::default());
     let none: Config = read("[store]\nindex = \"none\"\n").unwrap();
-    assert_eq!(none.store_options(), StoreOptions { index: Index::None, ..StoreOptions::default() });
+    assert_eq!(none.store_options(), StoreOptions { index: Index::None, ..default });
     assert_eq!(config.timeouts(), LinearTimeouts::default());
 }

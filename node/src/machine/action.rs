@@ -12,7 +12,7 @@ use libp2p::PeerId;
 
 use super::claims::{ClaimRefusal, Claimed};
 use super::event::{GossipId, InboundId, OutboundId, SubmitId, Ticket};
-use super::jobs::{AssembleJob, CheckJob, ValidateJob};
+use super::jobs::{AssembleJob, CheckJob, FillJob, ValidateJob};
 use super::peg::BitcoinQuestion;
 use super::report::Report;
 use crate::mempool::Reject;
@@ -96,6 +96,11 @@ pub enum Action {
         /// The work.
         job: ValidateJob,
     },
+    /// Read the coins that a block spends into memory, if there is nothing better to do: it is judged soon. Never answered.
+    Prefetch {
+        /// The block, unjudged.
+        block: Bytes,
+    },
     /// Assemble a block. Answered by one [`Event::Assembled`](super::Event::Assembled).
     Assemble {
         /// Its name.
@@ -109,6 +114,14 @@ pub enum Action {
         ticket: Ticket,
         /// The work.
         job: CheckJob,
+    },
+    /// Put a final block back that the disk has lost, if it is proven. Answered by one
+    /// [`Event::Filled`](super::Event::Filled).
+    Fill {
+        /// Its name.
+        ticket: Ticket,
+        /// The work.
+        job: FillJob,
     },
     /// Make a block final on disk. Answered by one [`Event::Committed`](super::Event::Committed).
     Commit {

@@ -117,6 +117,18 @@ pub enum Event {
         /// Each of them for the pool, or why not, in the job's order.
         results: Vec<Result<Box<Checked>, Reject>>,
     },
+    /// The disk lacks final blocks that it had. Comes again for as long as it does.
+    Holes {
+        /// Their heights.
+        heights: Vec<Height>,
+    },
+    /// A fetched block was put back, or not: the answer to [`Action::Fill`](super::Action::Fill).
+    Filled {
+        /// The job.
+        ticket: Ticket,
+        /// What came of it.
+        filled: Filled,
+    },
     /// The block of [`Action::Commit`](super::Action::Commit) is on disk.
     Committed {
         /// Its height.
@@ -166,6 +178,17 @@ pub enum RequestFailure {
     /// The peer does not answer such requests.
     #[error("the peer refused the request")]
     Refused,
+}
+
+/// What came of a block that was to fill a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// It is back on disk.
+    Whole,
+    /// It is not the block of its certificate, or that proves nothing.
+    Unproven,
+    /// It is final, and not the block of this chain at its height.
+    Another,
 }
 
 /// What the rules say of a block.

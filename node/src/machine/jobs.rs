@@ -12,12 +12,13 @@ use causeway_chainspec::{ChainId, Height, Params};
 use causeway_consensus::assemble::assemble_block;
 use causeway_consensus::bft::{CertificateError, CommitCertificate, ValidatorSet};
 use causeway_consensus::{
-    ChainView, ConnectError, InvalidBlock, ResolveError, ScriptCache, StateFault, Tip, Workers, check_block,
-    connect_block, parse_block, resolve,
+    ChainView, CheckedBlock, ConnectError, InvalidBlock, ResolveError, ScriptCache, StateFault, Tip, Workers,
+    check_block, connect_block, parse_block, resolve,
 };
 
 use super::event::Verdict;
 use crate::mempool::{CheckError, Checked, CoinRequest, Reject};
+use crate::wire::FinalBlock;
 
 /// A block to judge by the rules.
 #[derive(Clone, Debug)]
@@ -85,6 +86,24 @@ impl ValidateJob {
             Err(ConnectError::Invalid(invalid)) => Ok(Verdict::Invalid(invalid)),
             Err(ConnectError::Fault(fault)) => Err(fault),
         }
+    }
+}
+
+/// A final block to put back where the disk has lost it.
+#[derive(Clone, Debug)]
+pub struct FillJob {
+    /// What a peer says that it is.
+    pub block: FinalBlock,
+    /// What is said to make it final.
+    pub proof: Proof,
+}
+
+impl FillJob {
+    /// Returns the block if its certificate makes it final and its body is that of its header. That it keeps the rules was
+    /// found when it was committed.
+    pub fn check(&self, params: &Params) -> Option<CheckedBlock> {
+        self.proof.verify(&self.block.block).ok()?;
+        parse_block(self.block.block.to_vec()).and_then(|block| check_block(block, params)).ok()
     }
 }
 

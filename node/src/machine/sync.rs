@@ -269,6 +269,7 @@ impl Node {
         }
         let Some(Stretch { state: State::Here { peer, blocks }, .. }) = self.sync.stretches.get(&next) else { return };
         let (peer, Some(block)) = (*peer, blocks.front().cloned()) else { return };
+        let after = blocks.get(1).map(|after| after.block.clone());
         let Ok(certificate) = CommitCertificate::decode(&block.certificate) else {
             self.unserved(next, peer);
             return self.punish(now, peer, Offence::LyingSync);
@@ -278,6 +279,8 @@ impl Node {
         self.sync.judging = Some(Judging { ticket, peer, height: next, certificate });
         let job = ValidateJob { bytes: block.block, proof: Some(proof) };
         self.actions.push(Action::Validate { ticket, job });
+        // Whoever sent it answers for it once it is judged.
+        self.actions.extend(after.map(|block| Action::Prefetch { block }));
     }
 
     /// A fetched block was judged; `false` if the job was for another reason.
@@ -307,3 +310,6 @@ impl Node {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;

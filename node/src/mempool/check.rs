@@ -9,7 +9,7 @@ use causeway_consensus::coin::Coin;
 use causeway_consensus::script::{PreparedTransaction, ScriptError, VerifiedScripts};
 use causeway_consensus::spend::{check_lock_time, check_spends, lock_heights, sigops_cost};
 use causeway_consensus::state::{ScriptId, Statistics};
-use causeway_consensus::{ChainView, InvalidTransaction, SpendContext, StateFault, Tip};
+use causeway_consensus::{ChainView, InvalidTransaction, SerializedTransaction, SpendContext, StateFault, Tip};
 
 use super::encoding;
 use super::entry::touched_scripts;
@@ -17,7 +17,6 @@ use super::policy::{MAX_TX_SIGOPS_COST, virtual_size};
 use super::reject::{CheckError, Invalid, NotYet, PolicyReject, Reject, ScriptFailure};
 use super::replace::Terms;
 use super::standard::{check_inputs, check_witnesses};
-use crate::wire::encode_transaction;
 
 /// Reads of one transaction's coins before giving up on a chain that grows all the time.
 const MAX_READS: usize = 4;
@@ -178,9 +177,8 @@ impl CheckJob {
             encoding::check(input, coin)
                 .map_err(|error| Reject::from(PolicyReject::Script(self.failure(index, error))))?;
         }
-        let bytes = encode_transaction(transaction);
         let spent = self.coins.iter().map(|coin| &coin.output).collect();
-        PreparedTransaction::new(transaction, &bytes, spent).verify().map_err(|error| match error {
+        PreparedTransaction::new(SerializedTransaction::of(transaction), spent).verify().map_err(|error| match error {
             ScriptError::Invalid { input } => {
                 let error = encoding::failure(&transaction.input[input], &self.coins[input]);
                 Reject::from(Invalid::Script(self.failure(input, error))).into()

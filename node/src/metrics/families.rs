@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bitcoin::Amount;
 use causeway_chainspec::ChainSpec;
 use causeway_consensus::Block;
-use causeway_consensus::state::{FamilyFigures, StoreFigures};
+use causeway_consensus::state::{FamilyFigures, IndexState, StoreFigures};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
@@ -117,6 +117,8 @@ struct StoreFamilies {
     tip: Gauge,
     flushed: Gauge,
     coins: Gauge,
+    holes: Gauge,
+    index_damaged: Gauge,
     pending: Gauge,
     keys: Levels,
     tables: Levels,
@@ -275,6 +277,8 @@ impl Metrics {
         store.tip.set(figures.tip.to_u32().into());
         store.flushed.set(figures.flushed.to_u32().into());
         set(&store.coins, figures.coins);
+        set(&store.holes, figures.holes);
+        store.index_damaged.set((figures.index == IndexState::Damaged).into());
         set(&store.pending, figures.pending_bytes);
         for FamilyFigures { name, keys, table_bytes, blob_bytes, memtable_bytes } in &figures.families {
             store.keys.set(name, *keys);
@@ -461,6 +465,8 @@ impl StoreFamilies {
             tip: area.gauge("tip_height", "Height of the last block on disk"),
             flushed: area.gauge("flushed_height", "Height whose coins are on disk; from there a start replays"),
             coins: area.gauge("coins", "Coins after the last block"),
+            holes: area.gauge("holes", "Blocks or certificates that the disk has lost and peers are asked for"),
+            index_damaged: area.gauge("index_damaged", "1 if the indexes are damaged: a restart builds them again"),
             pending: area.gauge_of("pending", Unit::Bytes, "Memory of coins that wait to be written"),
             keys: area.levels("keys", None, "family", "Keys by column family, as RocksDB estimates"),
             tables: area.levels("table", Some(Unit::Bytes), "family", "Table files by column family"),

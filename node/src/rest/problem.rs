@@ -67,7 +67,8 @@ codes! {
     InvalidMaxBurn = BAD_REQUEST "invalid_maxburnamount": "give a number of BTC that is not negative",
     PackageRejected = BAD_REQUEST "package_rejected": "change what the message names, and send it again",
     TransactionRejected = BAD_REQUEST "transaction_rejected": "change what the message names, and send it again",
-    NoIndex = BAD_REQUEST "no_index": "ask a node whose config.toml does not set index to none",
+    NoIndex = BAD_REQUEST "no_index":
+        "ask a node whose config.toml does not set index to none, or wait while this one builds its index",
     BodyCutOff = BAD_REQUEST "body_cut_off": "send the request again, with all of its body",
     AnswerTooLarge = BAD_REQUEST "answer_too_large": "fetch the block with /block/:hash/raw, and take from it what you need",
     InvalidPegOutAddress = BAD_REQUEST "invalid_peg_out_address":

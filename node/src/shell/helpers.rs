@@ -3,22 +3,23 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::{Arc, Weak, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use causeway_chainspec::{ChainSpec, Height};
+use causeway_chainspec::{ChainSpec, Height, Params};
 use causeway_consensus::state::{CoinFlush, Store};
 use causeway_consensus::{ConnectedBlock, ScriptCache, StateFault, Workers};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 use super::p2p::P2p;
+use super::prefetch::Prefetcher;
 use super::run::{AskBitcoin, RunError};
-use crate::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
+use crate::machine::jobs::{AssembleJob, CheckJob, FillJob, ValidateJob};
 use crate::machine::peg::{BitcoinAnswer, BitcoinQuestion};
-use crate::machine::{Event, InboundId, Ticket};
+use crate::machine::{Event, Filled, InboundId, Ticket};
 use crate::metrics::Metrics;
 use crate::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response};
 
@@ -30,6 +31,9 @@ const BLOCK_THREADS: usize = 2;
 
 /// A thread of a pool that has had nothing to do for so long ends. The next job starts another.
 const KEEP_IDLE: Duration = Duration::from_secs(600);
+
+/// How often the node is told of blocks that the disk has lost.
+const TELL_HOLES: Duration = Duration::from_secs(10);
 
 /// What the helpers work with.
 pub(super) struct Parts {
@@ -52,6 +56,7 @@ pub(super) struct Helpers {
     checks: Pool,
     blocks: Pool,
     commits: std_mpsc::SyncSender<Commit>,
+    prefetcher: Prefetcher,
     serving: Arc<tokio::sync::Semaphore>,
     bitcoin: Option<Arc<dyn AskBitcoin>>,
     results: ToNode,
@@ -81,6 +86,8 @@ impl Helpers {
         let (commits, commits_in) = std_mpsc::sync_channel(1);
         let committer = committer(Arc::clone(&store), commits_in, results.clone(), metrics.clone());
         let committer = std::thread::Builder::new().name("commit".into()).spawn(committer)?;
+        runtime.spawn(tell_holes(Arc::downgrade(&store), results.clone()));
+        let prefetcher = Prefetcher::start(Arc::clone(&store))?;
         let helpers = Self {
             spec,
             store,
@@ -89,6 +96,7 @@ impl Helpers {
             checks: Pool::new("check", cores.get())?,
             blocks: Pool::new("block", BLOCK_THREADS)?,
             commits,
+            prefetcher,
             serving: Arc::new(tokio::sync::Semaphore::new(SERVING_MAX)),
             bitcoin,
             results,
@@ -102,7 +110,13 @@ impl Helpers {
         self.commits.send(commit).map_err(|_| RunError::Died)
     }
 
+    pub(super) fn prefetch(&self, block: &Bytes) {
+        self.prefetcher.prefetch(block);
+    }
+
     pub(super) fn validate(&self, ticket: Ticket, job: ValidateJob) {
+        // While it waits for a thread and is checked by itself.
+        self.prefetch(&job.bytes);
         self.run(&self.blocks, Metrics::validated, move |work| {
             let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts)?;
             Ok(Event::Validated { ticket, verdict })
@@ -119,6 +133,15 @@ impl Helpers {
     pub(super) fn check(&self, ticket: Ticket, job: CheckJob) {
         self.run(&self.checks, Metrics::checked, move |work| {
             Ok(Event::Checked { ticket, results: job.run(&*work.store)? })
+        });
+    }
+
+    /// Puts a final block back that the disk has lost.
+    pub(super) fn fill(&self, ticket: Ticket, job: FillJob) {
+        let work = self.work();
+        self.checks.spawn(move || {
+            let filled = fill_hole(&work.store, work.spec.params(), &job);
+            work.results.send(filled.map(|filled| Event::Filled { ticket, filled }));
         });
     }
 
@@ -204,6 +227,28 @@ fn committer(
                 break;
             }
         }
+    }
+}
+
+/// Puts a block back that is final, and the one that was lost.
+fn fill_hole(store: &Store, params: &Params, job: &FillJob) -> Result<Filled, StateFault> {
+    let Some(block) = job.check(params) else { return Ok(Filled::Unproven) };
+    let (height, hash) = (job.proof.height, block.block().hash());
+    if store.fill_hole(height, &block, &job.block.certificate)? {
+        tracing::info!(%height, %hash, "a block that was missing is back");
+        return Ok(Filled::Whole);
+    }
+    tracing::error!(%height, %hash, "ANOTHER BLOCK OF THIS HEIGHT IS FINAL TOO: a third of the validators has lied");
+    Ok(Filled::Another)
+}
+
+/// Tells the node of blocks that the disk has lost, for as long as there are some.
+async fn tell_holes(store: Weak<Store>, results: ToNode) {
+    while let Some(heights) = store.upgrade().map(|store| store.holes()) {
+        if !heights.is_empty() && !results.send(Ok::<_, RunError>(Event::Holes { heights })) {
+            return;
+        }
+        tokio::time::sleep(TELL_HOLES).await;
     }
 }
 

@@ -295,8 +295,10 @@ impl Owner {
             Action::ServeBlocks { id, from, count } => self.helpers.serve(&self.p2p, id, from, count),
             Action::Ban { peer, duration } => self.p2p.ban(peer, duration),
             Action::Validate { ticket, job } => self.helpers.validate(ticket, job),
+            Action::Prefetch { block } => self.helpers.prefetch(&block),
             Action::Assemble { ticket, job } => self.helpers.assemble(ticket, job),
             Action::Check { ticket, job } => self.helpers.check(ticket, job),
+            Action::Fill { ticket, job } => self.helpers.fill(ticket, job),
             Action::Commit { connected, certificate, catching_up } => {
                 let flush = if catching_up { CoinFlush::Later } else { CoinFlush::WithBlock };
                 let commit = Commit { connected, certificate: certificate.encode(), flush };

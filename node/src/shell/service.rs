@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::body_file::{BodyFile, BodyFileError};
 use super::desk::{Clerk, Desk, DeskConfig, DeskError};
 use super::evidence::{EvidenceFileError, EvidenceStore};
+use super::index::IndexBuilder;
 use super::mempool_file;
 use super::p2p::{self, Direction, Limits, P2p, P2pConfig, P2pError, PeerInfo, Timing};
 use super::persistence::Persistence;
@@ -195,10 +196,11 @@ async fn run(
         runtime,
         metrics: metrics.clone(),
     };
+    let index = IndexBuilder::start(&store).map_err(RunError::Thread)?;
     let running = start(parts)?;
     let clerk = clerk.map(|clerk| AbortOnDrop(tokio::spawn(clerk.run(running.handle.clone()))));
     let mempool = config.mempool.persist.then(|| home.mempool());
-    let mut node = Service { running, p2p, store, mempool, desk, metrics, watched };
+    let mut node = Service { running, p2p, store, index, mempool, desk, metrics, watched };
     let served = node.serve_until(&config, spec, evidence, stop).await;
     drop(clerk);
     let ended = node.end().await;
@@ -213,6 +215,7 @@ struct Service {
     running: Running,
     p2p: P2p,
     store: Arc<Store>,
+    index: IndexBuilder,
     /// Where the mempool is saved, if it is.
     mempool: Option<PathBuf>,
     desk: Option<Desk>,
@@ -291,9 +294,14 @@ impl Service {
 
     /// Stops the node and leaves everything on disk.
     async fn end(self) -> Result<(), ServiceError> {
-        let Self { running, p2p, store, mempool, desk: _, metrics: _, watched: _ } = self;
-        // Its thread may be waiting for the disk.
-        let ended = tokio::task::spawn_blocking(move || running.stop()).await.map_err(|_| RunError::Died)?;
+        let Self { running, p2p, store, index, mempool, desk: _, metrics: _, watched: _ } = self;
+        // Their threads may be waiting for the disk.
+        let stop = move || {
+            let node = running.stop();
+            index.stop();
+            node
+        };
+        let ended = tokio::task::spawn_blocking(stop).await.map_err(|_| RunError::Died)?;
         p2p.shutdown();
         let node = ended?;
         if let Some(path) = mempool

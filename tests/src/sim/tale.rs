@@ -44,6 +44,7 @@ pub(super) fn action(action: &Action) -> String {
         Action::Publish { topic, bytes } => format!("publish {}", gossip(*topic, bytes)),
         Action::Relay { id, verdict } => format!("relay {} {verdict:?}", id.0),
         Action::Respond { id, response: answer } => format!("respond {} {}", id.0, response(answer)),
+        Action::Prefetch { block: of } => format!("prefetch {}", block(of)),
         Action::Validate { ticket, job } => {
             let proof = if job.proof.is_some() { " with proof" } else { "" };
             format!("validate {} {}{proof}", ticket.0, block(&job.bytes))

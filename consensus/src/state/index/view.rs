@@ -65,8 +65,10 @@ impl IndexView<'_> {
     /// # Errors
     /// If the store cannot be read.
     pub fn place(&self, txid: &Txid) -> Result<Option<TxPlace>, StateFault> {
-        let value = self.snapshot.get_cf(self.store.family(schema::TRANSACTIONS), txid.to_byte_array())?;
-        value.map(|value| schema::decode_place(&value).ok_or(damaged("place of a transaction"))).transpose()
+        self.see(|| {
+            let value = self.snapshot.get_cf(self.store.family(schema::TRANSACTIONS), txid.to_byte_array())?;
+            value.map(|value| schema::decode_place(&value).ok_or(damaged("place of a transaction"))).transpose()
+        })
     }
 
     /// Returns the sums over a script's history, zeros for one that was never used. One look-up, however long it is.
@@ -74,9 +76,11 @@ impl IndexView<'_> {
     /// # Errors
     /// If the store cannot be read.
     pub fn statistics(&self, id: &ScriptId) -> Result<Statistics, StateFault> {
-        let value = self.snapshot.get_cf(self.store.family(schema::SCRIPTS), schema::statistics_key(id))?;
-        let Some(value) = value else { return Ok(Statistics::default()) };
-        Statistics::decode(&value).ok_or(damaged("statistics of a script"))
+        self.see(|| {
+            let value = self.snapshot.get_cf(self.store.family(schema::SCRIPTS), schema::statistics_key(id))?;
+            let Some(value) = value else { return Ok(Statistics::default()) };
+            Statistics::decode(&value).ok_or(damaged("statistics of a script"))
+        })
     }
 
     /// Returns the transactions of a script's history, newest first, at most `limit` of them: from the newest, or those
@@ -145,13 +149,24 @@ impl IndexView<'_> {
             let family = self.store.family(family);
             self.snapshot.raw_iterator_cf_opt(family, options)
         };
-        records.seek(start);
-        for _ in 0..limit {
-            let Some((key, value)) = records.item().filter(|(key, _)| key.starts_with(prefix)) else { break };
-            each(key, value).ok_or(damaged(family))?;
-            records.next();
-        }
-        Ok(records.status()?)
+        self.see(|| {
+            records.seek(start);
+            for _ in 0..limit {
+                let Some((key, value)) = records.item().filter(|(key, _)| key.starts_with(prefix)) else { break };
+                each(key, value).ok_or(damaged(family))?;
+                records.next();
+            }
+            Ok(records.status()?)
+        })
+    }
+
+    /// Reads, and gives up the indexes if what is read is not what was written.
+    fn see<T>(&self, read: impl FnOnce() -> Result<T, StateFault>) -> Result<T, StateFault> {
+        read().inspect_err(|fault| {
+            if matches!(fault, StateFault::Damaged { .. } | StateFault::DamagedDatabase(_)) {
+                self.store.give_up_index(fault);
+            }
+        })
     }
 }
 
