@@ -175,6 +175,7 @@ impl Metrics {
             Report::Round { .. }
             | Report::Syncing { .. }
             | Report::Synced { .. }
+            | Report::BitcoinLeftOut { .. }
             | Report::PegFrozen { .. }
             | Report::OwnBlockInvalid { .. } => {}
         }

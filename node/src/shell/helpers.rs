@@ -1,6 +1,7 @@
 //! What works for the node's thread: checks of transactions on a pool of threads, blocks on a second one, commits on a
 //! thread of their own. Every result comes back as an event.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak, mpsc as std_mpsc};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use causeway_chainspec::{ChainSpec, Height, Params};
 use causeway_consensus::state::{CoinFlush, Store};
-use causeway_consensus::{ConnectedBlock, ScriptCache, StateFault, Workers};
+use causeway_consensus::{Cancel, ConnectedBlock, ScriptCache, StateFault, Workers};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
@@ -26,8 +27,10 @@ use crate::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response};
 /// Answers with blocks that are read from disk at once.
 const SERVING_MAX: usize = 4;
 
-/// Threads that judge and assemble blocks. Each uses all of [`Workers`].
-const BLOCK_THREADS: usize = 2;
+/// Blocks that are judged and assembled at once, each by a pool of [`Workers`]. At most one of this round, one of sync, our
+/// own, and those that most have voted for are wanted; of the others each holds its threads until the inputs that they
+/// are at are verified, which takes no input more than some seconds. So many rounds do not begin and end in that time.
+const BLOCKS_AT_ONCE: usize = 16;
 
 /// A thread of a pool that has had nothing to do for so long ends. The next job starts another.
 const KEEP_IDLE: Duration = Duration::from_secs(600);
@@ -55,6 +58,8 @@ pub(super) struct Helpers {
     scripts: Arc<ScriptCache>,
     checks: Pool,
     blocks: Pool,
+    /// Of each job of a block that is not done.
+    cancels: BTreeMap<Ticket, Weak<Cancel>>,
     commits: std_mpsc::SyncSender<Commit>,
     prefetcher: Prefetcher,
     serving: Arc<tokio::sync::Semaphore>,
@@ -94,7 +99,8 @@ impl Helpers {
             workers,
             scripts,
             checks: Pool::new("check", cores.get())?,
-            blocks: Pool::new("block", BLOCK_THREADS)?,
+            blocks: Pool::new("block", BLOCKS_AT_ONCE)?,
+            cancels: BTreeMap::new(),
             commits,
             prefetcher,
             serving: Arc::new(tokio::sync::Semaphore::new(SERVING_MAX)),
@@ -114,20 +120,37 @@ impl Helpers {
         self.prefetcher.prefetch(block);
     }
 
-    pub(super) fn validate(&self, ticket: Ticket, job: ValidateJob) {
+    pub(super) fn validate(&mut self, ticket: Ticket, job: ValidateJob) {
         // While it waits for a thread and is checked by itself.
         self.prefetch(&job.bytes);
+        let workers = self.workers_for(ticket);
         self.run(&self.blocks, Metrics::validated, move |work| {
-            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts)?;
+            let verdict = job.run(work.spec.params(), &*work.store, &workers, &work.scripts)?;
             Ok(Event::Validated { ticket, verdict })
         });
     }
 
-    pub(super) fn assemble(&self, ticket: Ticket, job: AssembleJob) {
+    pub(super) fn assemble(&mut self, ticket: Ticket, job: AssembleJob) {
+        let workers = self.workers_for(ticket);
         self.run(&self.blocks, Metrics::assembled, move |work| {
-            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts)?;
+            let verdict = job.run(work.spec.params(), &*work.store, &workers, &work.scripts)?;
             Ok(Event::Assembled { ticket, verdict })
         });
+    }
+
+    /// Has a job of a block begin nothing more.
+    pub(super) fn cancel(&mut self, ticket: Ticket) {
+        if let Some(cancel) = self.cancels.remove(&ticket).and_then(|cancel| cancel.upgrade()) {
+            cancel.cancel();
+        }
+    }
+
+    /// The threads that work for a job until it is cancelled.
+    fn workers_for(&mut self, ticket: Ticket) -> Workers {
+        self.cancels.retain(|_, cancel| cancel.strong_count() > 0);
+        let cancel = Arc::new(Cancel::default());
+        self.cancels.insert(ticket, Arc::downgrade(&cancel));
+        self.workers.until(cancel)
     }
 
     pub(super) fn check(&self, ticket: Ticket, job: CheckJob) {
@@ -191,7 +214,6 @@ impl Helpers {
         Work {
             spec: Arc::clone(&self.spec),
             store: Arc::clone(&self.store),
-            workers: Arc::clone(&self.workers),
             scripts: Arc::clone(&self.scripts),
             results: self.results.clone(),
             metrics: self.metrics.clone(),
@@ -203,7 +225,6 @@ impl Helpers {
 struct Work {
     spec: Arc<ChainSpec>,
     store: Arc<Store>,
-    workers: Arc<Workers>,
     scripts: Arc<ScriptCache>,
     results: ToNode,
     metrics: Metrics,
@@ -312,6 +333,9 @@ impl Drop for ToNode {
         }
     }
 }
+
+#[cfg(test)]
+mod slow_blocks;
 
 #[cfg(test)]
 mod tests {

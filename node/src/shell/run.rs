@@ -297,6 +297,7 @@ impl Owner {
             Action::Validate { ticket, job } => self.helpers.validate(ticket, job),
             Action::Prefetch { block } => self.helpers.prefetch(&block),
             Action::Assemble { ticket, job } => self.helpers.assemble(ticket, job),
+            Action::Cancel { ticket } => self.helpers.cancel(ticket),
             Action::Check { ticket, job } => self.helpers.check(ticket, job),
             Action::Fill { ticket, job } => self.helpers.fill(ticket, job),
             Action::Commit { connected, certificate, catching_up } => {
