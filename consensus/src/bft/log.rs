@@ -30,6 +30,7 @@ use super::message::{
     SignedProposal, SignedVote, decode_block, decode_height, decode_round, encode_round, encode_signed_proposal,
     encode_signed_vote, read_signed_proposal, read_signed_vote,
 };
+use super::signer::Position;
 use super::validator_set::ValidatorSet;
 
 /// One thing to remember of a height. In their order, entries bring an engine back to where it was.
@@ -109,6 +110,15 @@ impl LogEntry {
             Entry::Timer(_) => None,
             Entry::Certificate(certificate) => Some(certificate.height()),
             Entry::Verdict { height, .. } => Some(height.0),
+        }
+    }
+
+    /// Where the entry's message stands, if this node's signer signed it.
+    pub fn own_position(&self) -> Option<Position> {
+        match &self.entry {
+            Entry::Vote(vote) if self.own => vote.message.position(),
+            Entry::Proposal(proposal) if self.own => proposal.message.position(),
+            _ => None,
         }
     }
 

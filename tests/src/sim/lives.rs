@@ -38,6 +38,11 @@ impl World {
         };
         let scripts = Arc::new(ScriptCache::new(1_000));
         let schedule = Arc::clone(&self.schedule);
+        let mut seed = [0; 32];
+        let parts = [self.plan.seed, index as u64, host.lives];
+        for (bytes, part) in seed.chunks_exact_mut(8).zip(parts) {
+            bytes.copy_from_slice(&part.to_le_bytes());
+        }
         let node = Node::new(Setup {
             chain,
             params: self.spec.params().clone(),
@@ -50,6 +55,7 @@ impl World {
             restart,
             scripts: Arc::clone(&scripts),
             snapshot,
+            seed,
         });
         host.lives += 1;
         let mut life = Life::new(host.lives, self.now, node, scripts);
@@ -78,6 +84,9 @@ impl World {
             host.snapshot = snapshot::encode(life.node.mempool());
         }
         host.disk.crash(&mut self.rng);
+        if self.plan.faults.restore_disk == Some(index) {
+            host.restore();
+        }
         if self.plan.faults.lose_log == Some(index) && !host.lost_log {
             host.lost_log = true;
             host.disk.lose_log();

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use causeway_chainspec::{ChainId, Height, LAST_DERIVED_HEIGHT};
 use causeway_consensus::bft::signer::Position;
 use causeway_consensus::bft::{
-    Address, CommitCertificate, Equivocation, LogEntry, Message, SignedVote, ToSign, ValidatorSet, VoteType,
+    Address, CommitCertificate, Equivocation, LogEntry, Message, SignedTipStatement, SignedVote, ToSign, ValidatorSet,
+    VoteType,
 };
 use causeway_consensus::{ChainView, ConnectedBlock};
 use causeway_node::machine::blocks::CLOCK_AHEAD_MAX;
@@ -226,6 +227,9 @@ impl Watch {
     pub(super) fn published(&mut self, now: Duration, index: usize, host: &Host, unix: Duration, bytes: &[u8]) {
         let message = decode_consensus(bytes).ok().and_then(|content| Message::decode(content).ok());
         let Some(message) = message else {
+            if decode_consensus(bytes).is_ok_and(|content| SignedTipStatement::decode(content).is_ok()) {
+                return;
+            }
             return self.fail(now, Check::RelayAfterCheck, format!("host {index} publishes what is no message"));
         };
         let (to_sign, entry) = match &message {
@@ -359,10 +363,14 @@ impl Watch {
                 let Some(set) = tip.next().map(|height| self.set(height)) else { return };
                 let chain = self.chain;
                 let key = [&tip.to_u32().to_le_bytes()[..], content].concat();
-                let signed = *self
-                    .signatures
-                    .entry(key)
-                    .or_insert_with(|| Message::decode(content).is_ok_and(|message| message.is_signed(chain, &set)));
+                let is_signed = || match SignedTipStatement::decode(content) {
+                    Ok(told) => {
+                        let (digest, member) = (told.statement.digest(chain), set.get(&told.validator));
+                        member.is_some_and(|member| told.signature.verifies(&digest, member.key()))
+                    }
+                    Err(_) => Message::decode(content).is_ok_and(|message| message.is_signed(chain, &set)),
+                };
+                let signed = *self.signatures.entry(key).or_insert_with(is_signed);
                 if !signed {
                     self.fail(
                         now,

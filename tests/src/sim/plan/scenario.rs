@@ -21,6 +21,8 @@ pub enum Scenario {
     CrashAll,
     /// One validator loses its log in a crash, but not its mark.
     LostLog,
+    /// One validator's whole disk, mark and all, is put back to an old copy by its crashes.
+    RestoredDisk,
     /// Syncing takes up to a second.
     SlowDisk,
     /// Judging a block takes up to three seconds.
@@ -82,7 +84,7 @@ pub enum Scenario {
 }
 
 /// Every scenario.
-pub const SCENARIOS: [Scenario; 38] = [
+pub const SCENARIOS: [Scenario; 39] = [
     Scenario::Healthy,
     Scenario::Sizes,
     Scenario::Sparse,
@@ -92,6 +94,7 @@ pub const SCENARIOS: [Scenario; 38] = [
     Scenario::Crashes,
     Scenario::CrashAll,
     Scenario::LostLog,
+    Scenario::RestoredDisk,
     Scenario::SlowDisk,
     Scenario::SlowValidation,
     Scenario::Skew,
@@ -136,6 +139,7 @@ impl Scenario {
             Self::Crashes => "crashes",
             Self::CrashAll => "crash-all",
             Self::LostLog => "lost-log",
+            Self::RestoredDisk => "restored-disk",
             Self::SlowDisk => "slow-disk",
             Self::SlowValidation => "slow-validation",
             Self::Skew => "skew",
