@@ -203,8 +203,20 @@ pub struct Load {
 impl Node {
     /// A node on the tip that it had. Its first event may be any; nothing is done before.
     pub fn new(setup: Setup) -> Self {
-        let Setup { chain, params, timeouts, policy, fee_script, validators, tip, signer, restart, scripts, snapshot, seed } =
-            setup;
+        let Setup {
+            chain,
+            params,
+            timeouts,
+            policy,
+            fee_script,
+            validators,
+            tip,
+            signer,
+            restart,
+            scripts,
+            snapshot,
+            seed,
+        } = setup;
         let interval = Duration::from_millis(params.block_interval_ms.into());
         let mut mempool = Mempool::new(policy, params, TipFacts::of(&tip), scripts);
         if tip.peg().frozen().is_some() {

@@ -113,13 +113,18 @@ impl LogEntry {
         }
     }
 
-    /// Where the entry's message stands, if this node's signer signed it.
-    pub fn own_position(&self) -> Option<Position> {
+    /// Who signed the vote or proposal of the entry, and where it stands; `None` for any other entry.
+    pub fn position(&self) -> Option<(Address, Position)> {
         match &self.entry {
-            Entry::Vote(vote) if self.own => vote.message.position(),
-            Entry::Proposal(proposal) if self.own => proposal.message.position(),
-            _ => None,
+            Entry::Vote(vote) => Some((vote.message.validator(), vote.message.position()?)),
+            Entry::Proposal(proposal) => Some((proposal.message.proposer(), proposal.message.position()?)),
+            Entry::Polka(_) | Entry::Timer(_) | Entry::Certificate(_) | Entry::Verdict { .. } => None,
         }
+    }
+
+    /// Whether this node's signer signed the message of the entry.
+    pub fn is_own(&self) -> bool {
+        self.own
     }
 
     /// The signature of a message, if the entry is one.

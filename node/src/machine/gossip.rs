@@ -87,7 +87,9 @@ impl Node {
     /// A message of the consensus topic.
     pub(super) fn gossiped_consensus(&mut self, now: Now, peer: PeerId, id: GossipId, bytes: &Bytes) {
         let content = decode_consensus(bytes).ok();
-        if let Some(content) = content.filter(|content| content.first().copied().is_some_and(SignedTipStatement::is_kind)) {
+        if let Some(content) =
+            content.filter(|content| content.first().copied().is_some_and(SignedTipStatement::is_kind))
+        {
             return self.gossiped_tip_statement(now, peer, id, content);
         }
         let message = content.and_then(|content| Message::decode(content).ok());
@@ -122,7 +124,9 @@ impl Node {
             }
         }
         self.heard.take(hash, source, now);
-        self.tips.hear(&message);
+        if let (Some(by), Some(position)) = (message.signer(), message.position()) {
+            self.tips.hear(by, position);
+        }
         self.relay(id, RelayVerdict::Accept);
         if height == tip + 1 && self.opens_height(&message) {
             // Whoever proposes has waited for the interval; one that starts later would keep the others waiting in its own turn.

@@ -8,7 +8,7 @@
 //! - and nobody has answered with one above, or with a message of this validator's that it does not know of: then the tip
 //!   has to come there first. Whoever claims what never comes is not waited for longer than [`UNPROVEN`].
 //!
-//! Whoever waits answers too, or validators that all start together would wait for ever. One that alone holds more than two
+//! It listens for [`LISTEN`] before that, unless all have answered. Whoever waits answers too, or validators that all start together would wait for ever. One that alone holds more than two
 //! thirds needs nobody: nobody could have gone on without it. Full nodes send questions and answers on, so that a validator
 //! which knows only its sentries is heard.
 //!
@@ -24,7 +24,7 @@ use causeway_chainspec::{Height, tagged_hash};
 use causeway_consensus::bft::signer::Position;
 use causeway_consensus::bft::tip_statement::TIP_ANSWERS_MAX;
 use causeway_consensus::bft::{
-    Address, LogEntry, Message, SignedTipStatement, Signer, TipAnswer, TipNonce, TipStatement, ValidatorSet,
+    Address, LogEntry, SignedTipStatement, Signer, TipAnswer, TipNonce, TipStatement, ValidatorSet,
 };
 use libp2p::PeerId;
 
@@ -40,6 +40,10 @@ const UNPROVEN: Duration = Duration::from_secs(30);
 
 /// From a connection to the first question: others may connect at the same moment.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// How long a validator listens after its first question, unless all have answered: whoever knows better may be slower than the
+/// others.
+const LISTEN: Duration = Duration::from_secs(1);
 
 /// Between two questions: at first, and at most.
 const ASK_FIRST: Duration = Duration::from_millis(500);
@@ -71,7 +75,7 @@ pub(super) struct Tips {
     questions: BTreeMap<Address, Questions>,
     /// Questions that this validator has not answered yet, and whose they are.
     owed: BTreeMap<TipNonce, Address>,
-    /// Where the highest message of each validator stands that was heard in this run.
+    /// Where the highest message of each validator stands that was heard, in this run or by the log of an earlier one.
     heard: BTreeMap<Address, Position>,
 }
 
@@ -81,6 +85,7 @@ struct Own {
     /// Where the last message stands that it knows it has signed.
     signed: Option<Position>,
     asked: u64,
+    first: Option<Duration>,
     /// When it last asked, and by which time.
     last: Option<(Duration, u64)>,
     told: BTreeMap<Address, Told>,
@@ -121,22 +126,27 @@ enum Standing {
 impl Tips {
     /// Of a node that starts. `seed` is random, and new in every run.
     pub(super) fn new(seed: [u8; 32], signer: Option<&dyn Signer>, log: &[LogEntry]) -> Self {
+        let mut tips =
+            Self { seed, own: None, questions: BTreeMap::new(), owed: BTreeMap::new(), heard: BTreeMap::new() };
+        for (by, position) in log.iter().filter_map(LogEntry::position) {
+            tips.hear(by, position);
+        }
         // A log is written ahead of the mark.
-        let logged = || log.iter().filter_map(LogEntry::own_position).max();
-        let own = signer.map(|signer| Own {
-            signed: signer.position().max(logged()),
+        let logged = log.iter().filter(|entry| entry.is_own()).filter_map(LogEntry::position).map(|(_, at)| at).max();
+        tips.own = signer.map(|signer| Own {
+            signed: signer.position().max(logged),
             asked: 0,
+            first: None,
             last: None,
             told: BTreeMap::new(),
             reported: Duration::ZERO,
         });
-        Self { seed, own, questions: BTreeMap::new(), owed: BTreeMap::new(), heard: BTreeMap::new() }
+        tips
     }
 
-    /// Remembers where a message stands whose signature is right.
-    pub(super) fn hear(&mut self, message: &Message) {
-        let (Some(signer), Some(position)) = (message.signer(), message.position()) else { return };
-        let highest = self.heard.entry(signer).or_insert(position);
+    /// Remembers where a validator's message stands whose signature is right.
+    pub(super) fn hear(&mut self, by: Address, position: Position) {
+        let highest = self.heard.entry(by).or_insert(position);
         *highest = position.max(*highest);
     }
 
@@ -175,7 +185,11 @@ impl Tips {
     }
 
     /// The questions of this answer that were heard here, and not from this validator before.
-    fn open<'a>(&mut self, answers: &'a [TipAnswer], by: &Address) -> Vec<(Address, &'a TipAnswer, &mut BTreeSet<Address>)> {
+    fn open<'a>(
+        &mut self,
+        answers: &'a [TipAnswer],
+        by: &Address,
+    ) -> Vec<(Address, &'a TipAnswer, &mut BTreeSet<Address>)> {
         let mut open = Vec::new();
         for (of, questions) in &mut self.questions {
             for (nonce, answered) in &mut questions.open {
@@ -221,9 +235,15 @@ impl Node {
                 ahead |= now.uptime < told.since + UNPROVEN;
             }
         }
-        // A single validator that holds a quorum is ahead of everybody by itself.
+        // One that holds a quorum by itself is behind nobody.
         let alone = self.set.is_quorum(member.power());
-        if alone || (self.set.is_quorum(power) && !ahead) { Standing::Confirmed } else { Standing::Waiting { power } }
+        let all = own.told.len() + 1 >= self.set.members().len();
+        let listened = all || own.first.is_some_and(|first| now.uptime >= first + LISTEN);
+        if alone || (self.set.is_quorum(power) && !ahead && listened) {
+            Standing::Confirmed
+        } else {
+            Standing::Waiting { power }
+        }
     }
 
     /// Somebody is connected who may know others.
@@ -251,6 +271,7 @@ impl Node {
         let whole = tagged_hash("causeway/tip-nonce/v1", &[&self.tips.seed, &own.asked.to_le_bytes()]);
         let nonce: TipNonce = *whole.first_chunk().expect("a hash has 32 bytes");
         own.last = Some((now.uptime, time));
+        let first = *own.first.get_or_insert(now.uptime);
         let wait = ASK_FIRST.saturating_mul(1 << own.asked.min(8)).min(ASK_MAX);
         own.asked += 1;
         if now.uptime >= own.reported + TELL {
@@ -258,6 +279,9 @@ impl Node {
             self.actions.push(Action::Report(Report::TipUnconfirmed { height, power, total }));
         }
         self.timers.set(Alarm::AskTips, now.uptime + wait);
+        if now.uptime < first + LISTEN {
+            self.timers.set_at_latest(Alarm::AskTips, first + LISTEN);
+        }
         let Some(signed) = self.engine.sign_tip_statement(TipStatement::Question { time, nonce }) else { return };
         self.tips.take(signed.validator, time, nonce, now.uptime);
         self.publish_tip_statement(now, &signed);

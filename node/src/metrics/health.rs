@@ -61,7 +61,9 @@ impl Reason {
                 "look at the load of the machine and of its disk; if it lasts, start the node again, and report it"
             }
             Self::Syncing => "wait; causeway_store_sync_target_height and causeway_consensus_height say how far it is",
-            Self::TipUnconfirmed => "look whether two thirds of the validators run and are reached; it goes on by itself",
+            Self::TipUnconfirmed => {
+                "look whether two thirds of the validators run and are reached; it goes on by itself"
+            }
             Self::NoPeers => "check p2p.seeds, p2p.persistent_peers and the firewall",
             Self::Stalled => {
                 "look whether two thirds of the validators run and reach each other; the log names who is silent"

@@ -53,7 +53,8 @@ impl World {
             + self.plan.delay * 3 * hops
             + Duration::from_millis(40);
         leftover
-            + self.starting() + self.catching_up()
+            + self.starting()
+            + self.catching_up()
             + self.meeting()
             + self.failing_rounds()
             + self.hidden_lock()

@@ -45,7 +45,7 @@ pub(super) struct Host {
     /// Peers that may not connect, and until when.
     pub(super) bans: BTreeMap<usize, Duration>,
     pub(super) byzantine: Option<Byzantine>,
-    /// Its log was lost once: what it promised there is forgotten.
+    /// Its log, or the whole disk, was lost once: what it promised there is forgotten.
     pub(super) lost_log: bool,
     /// A copy of the whole disk, once it is made.
     pub(super) backup: Option<Backup>,
@@ -122,6 +122,7 @@ impl Host {
                 (self.chain, self.blocks) = (backup.chain.clone(), backup.blocks.clone());
                 self.disk = backup.disk.clone();
                 self.snapshot.clear();
+                self.lost_log = true;
             }
         }
     }

@@ -60,7 +60,8 @@ impl World {
         host.lives += 1;
         let mut life = Life::new(host.lives, self.now, node, scripts);
         if host.byzantine.is_none() && !self.healed {
-            life.doom(self.plan.faults.crash_one_in, &mut self.rng);
+            let one_in = self.plan.faults.crash_one_in;
+            life.doom(one_in.filter(|_| self.plan.faults.restore_disk.is_none_or(|only| only == index)), &mut self.rng);
         }
         let number = life.number;
         let height = host.chain.tip().height();
@@ -86,6 +87,7 @@ impl World {
         host.disk.crash(&mut self.rng);
         if self.plan.faults.restore_disk == Some(index) {
             host.restore();
+            self.watch.restored(host.address);
         }
         if self.plan.faults.lose_log == Some(index) && !host.lost_log {
             host.lost_log = true;

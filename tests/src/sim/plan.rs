@@ -28,7 +28,7 @@ pub struct Faults {
     pub crash_all_every: Option<Duration>,
     /// This host's first crash takes its log along.
     pub lose_log: Option<usize>,
-    /// The whole disk of this host is as it was at its first crash after every later one.
+    /// Only this host crashes, and its whole disk is after every later crash as it was at the first.
     pub restore_disk: Option<usize>,
     /// The hosts fall into other groups, about this often.
     pub regroup_every: Option<Duration>,

@@ -12,7 +12,7 @@ use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bytes::Bytes;
 use causeway_chainspec::{ChainId, Height, LAST_DERIVED_HEIGHT};
-use causeway_consensus::bft::signer::Position;
+use causeway_consensus::bft::signer::{Position, SignStep};
 use causeway_consensus::bft::{
     Address, CommitCertificate, Equivocation, LogEntry, Message, SignedTipStatement, SignedVote, ToSign, ValidatorSet,
     VoteType,
@@ -46,6 +46,8 @@ pub(super) struct Watch {
     committed: BTreeMap<Height, BlockHash>,
     /// Digests of what honest validators signed.
     signed: BTreeMap<(Address, Position), [u8; 32]>,
+    /// Where messages stand that reached an honest validator.
+    reached: BTreeSet<(Address, Position)>,
     prevotes: Votes,
     precommits: Votes,
     /// The last precommit for a block of each honest validator in a height.
@@ -85,6 +87,7 @@ impl Watch {
             reference,
             committed: BTreeMap::new(),
             signed: BTreeMap::new(),
+            reached: BTreeSet::new(),
             prevotes: Votes::new(),
             precommits: Votes::new(),
             locks: BTreeMap::new(),
@@ -221,6 +224,24 @@ impl Watch {
         let from = (height, 0, BlockHash::all_zeros());
         let voted = self.precommits.range(from..).take_while(|((of, _, _), _)| *of == height);
         voted.filter(|((_, _, of), _)| *of == block).any(|(_, voters)| Self::is_quorum(set, voters))
+    }
+
+    /// A message of the consensus topic has come to an honest validator.
+    pub(super) fn reached(&mut self, bytes: &[u8]) {
+        let message = decode_consensus(bytes).ok().and_then(|content| Message::decode(content).ok());
+        let Some(message) = message else { return };
+        self.reached.extend(message.signer().zip(message.position()));
+    }
+
+    /// A validator's disk was put back to an old copy: what it has signed and nobody has received, nobody can tell it.
+    pub(super) fn restored(&mut self, validator: Option<Address>) {
+        let Some(validator) = validator else { return };
+        let reached = &self.reached;
+        self.signed.retain(|at, _| at.0 != validator || reached.contains(at));
+        self.locks.retain(|(by, height), (round, _)| {
+            let at = Position { height: *height, round: *round, step: SignStep::Precommit };
+            *by != validator || reached.contains(&(*by, at))
+        });
     }
 
     /// What an honest host publishes on the consensus topic.

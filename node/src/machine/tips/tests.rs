@@ -12,7 +12,7 @@ use causeway_consensus::bft::{
 };
 use libp2p::PeerId;
 
-use super::{GATHER, QUESTIONS_KEPT, UNPROVEN};
+use super::{GATHER, LISTEN, QUESTIONS_KEPT, UNPROVEN};
 use crate::machine::{Action, Event, GossipId, Node, Now, RelayVerdict, Report, Restart, Setup};
 use crate::mempool::Policy;
 use crate::testing::{Chain, START_S, free_script};
@@ -180,6 +180,23 @@ fn answers_of_more_than_two_thirds_with_it_let_it_go_on() {
     one.wait(SECOND * 10);
     assert!(one.votes > 0);
     assert!(one.reports.iter().any(|report| matches!(report, Report::TipConfirmed { .. })));
+}
+
+#[test]
+fn it_listens_for_a_while_to_whoever_may_know_better_unless_all_have_answered() {
+    let mut one = One::connected(&[1, 1, 1, 1], true);
+    one.told(1, 0);
+    one.told(2, 0);
+    assert!(one.waits());
+    one.wait(LISTEN - GATHER);
+    assert!(one.waits());
+    one.wait(GATHER * 6);
+    assert!(!one.waits());
+    let mut one = One::connected(&[1, 1, 1, 1], true);
+    for by in 1..4 {
+        one.told(by, 0);
+    }
+    assert!(!one.waits());
 }
 
 #[test]
