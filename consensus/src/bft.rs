@@ -28,6 +28,7 @@ mod proposer;
 pub mod signer;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tip_statement;
 pub mod validator_set;
 
 pub use bytes::DecodeError;
@@ -41,6 +42,7 @@ pub use io::{Input, Output, Persist, Role, Step, Timer, TimerStep, Writing};
 pub use log::LogEntry;
 pub use message::{Proposal, SignedProposal, SignedVote, Vote};
 pub use signer::{Guarded, Key, Refusal, Sealed, Signer, ToSign};
+pub use tip_statement::{SignedTipStatement, TipAnswer, TipNonce, TipStatement};
 pub use validator_set::{ValidatorSet, ValidatorSetError};
 
 pub use arc_malachitebft_core_types::{LinearTimeouts, Validity, VoteType};

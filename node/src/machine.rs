@@ -15,6 +15,7 @@
 //! | `sync` | fetching final blocks from several peers |
 //! | `holes` | fetching final blocks that the disk has lost |
 //! | `peers` | tips and scores of peers |
+//! | `tips` | whether the tip of a validator that starts is old: before it is known, nothing is signed |
 //!
 //! What never enters here: a clock, a socket, a task, a disk, randomness. The shell performs the actions, and the
 //! simulator does so in virtual time, with loss, crashes and liars: both run this very code. Work that takes long is an
@@ -37,6 +38,7 @@ pub mod peg;
 mod report;
 mod sync;
 mod timers;
+mod tips;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -69,6 +71,7 @@ use peers::{BAN, Peers, Penalty};
 use peg::Outside;
 use sync::Sync;
 use timers::{Alarm, Timers};
+use tips::Tips;
 
 /// How often every peer is asked for its tip.
 const ASK_STATUS: Duration = Duration::from_secs(2);
@@ -100,6 +103,8 @@ pub struct Setup {
     pub scripts: Arc<ScriptCache>,
     /// The mempool of an earlier run, parents first.
     pub snapshot: Vec<SnapshotEntry>,
+    /// Random, and new in every run: what others cannot foresee about it.
+    pub seed: [u8; 32],
 }
 
 /// What an earlier run wrote of the height above the tip.
@@ -165,6 +170,7 @@ pub struct Node {
     sync: Sync,
     holes: Holes,
     peers: Peers,
+    tips: Tips,
     asked: BTreeMap<OutboundId, (PeerId, Asked)>,
     timers: Timers,
     /// But for those of transactions, which the intake counts.
@@ -202,8 +208,20 @@ pub struct Load {
 impl Node {
     /// A node on the tip that it had. Its first event may be any; nothing is done before.
     pub fn new(setup: Setup) -> Self {
-        let Setup { chain, params, timeouts, policy, fee_script, validators, tip, signer, restart, scripts, snapshot } =
-            setup;
+        let Setup {
+            chain,
+            params,
+            timeouts,
+            policy,
+            fee_script,
+            validators,
+            tip,
+            signer,
+            restart,
+            scripts,
+            snapshot,
+            seed,
+        } = setup;
         let interval = Duration::from_millis(params.block_interval_ms.into());
         let mut mempool = Mempool::new(policy, params, TipFacts::of(&tip), scripts);
         if tip.peg().frozen().is_some() {
@@ -214,6 +232,8 @@ impl Node {
         timers.set(Alarm::StartHeight, Duration::ZERO);
         timers.set(Alarm::Rebroadcast, REBROADCAST);
         timers.set(Alarm::AskStatus, ASK_STATUS);
+        timers.set(Alarm::AskTips, ASK_STATUS);
+        let tips = Tips::new(seed, signer.as_deref(), &restart.log);
         Self {
             chain,
             interval,
@@ -239,6 +259,7 @@ impl Node {
             sync: Sync::default(),
             holes: Holes::default(),
             peers: Peers::default(),
+            tips,
             asked: BTreeMap::new(),
             timers,
             counts: Counts::default(),
@@ -276,6 +297,7 @@ impl Node {
             Event::Connected { peer } => {
                 self.peers.connect(peer, now.uptime);
                 self.ask_status(peer);
+                self.hasten_tips(now);
             }
             Event::Disconnected { peer } => self.disconnected(now, peer),
             Event::Gossip { peer, id, topic, bytes } => match topic {
@@ -314,6 +336,8 @@ impl Node {
                 }
                 self.timers.set(Alarm::AskStatus, now.uptime + ASK_STATUS);
             }
+            Alarm::AskTips => self.ask_tips(now),
+            Alarm::AnswerTips => self.answer_tips(now),
             Alarm::Transactions => self.flush_transactions(now),
             Alarm::Rebroadcast => {
                 self.rebroadcast(now);
@@ -426,6 +450,7 @@ impl Node {
             sync_target: self.sync_target(),
             validator: self.engine.address(),
             peers: self.peers.len(),
+            awaits_tips: self.tips.is_waiting(),
             mempool_transactions: self.mempool.len(),
             mempool_vsize: self.mempool.vsize(),
         }
@@ -460,7 +485,7 @@ impl Node {
     pub fn load(&self) -> Load {
         Load {
             body_bytes: self.bodies.memory(),
-            messages: self.heard.len(),
+            messages: self.heard.len() + self.tips.len(),
             transactions: self.intake.len(),
             claims: self.claims.len(),
             fetched_blocks: self.sync.len(),

@@ -4,7 +4,7 @@
 //!
 //! | topic | body | at most |
 //! |---|---|---|
-//! | consensus | nonce (8), [`bft::Message`] | [`CONSENSUS_BYTES_MAX`] |
+//! | consensus | nonce (8), [`bft::Message`] or [`bft::SignedTipStatement`] | [`CONSENSUS_BYTES_MAX`] |
 //! | bodies | height (4), block | [`BODY_BYTES_MAX`] |
 //! | claims | nonce (8), [`PegIn`] | [`CLAIM_BYTES_MAX`] |
 //! | transactions | nonce (8), of each: length (4), transaction with witnesses | [`TRANSACTIONS_BYTES_MAX`], [`TRANSACTIONS_MAX`] of them |
@@ -281,7 +281,12 @@ pub fn encode_consensus(message: &bft::Message, nonce: u64) -> Bytes {
     [&nonce.to_le_bytes()[..], &message.encode()].concat().into()
 }
 
-/// Returns the encoded [`bft::Message`] of a message of the consensus topic.
+/// Returns a statement about a tip for the consensus topic.
+pub fn encode_tip_statement(statement: &bft::SignedTipStatement, nonce: u64) -> Bytes {
+    [&nonce.to_le_bytes()[..], &statement.encode()].concat().into()
+}
+
+/// Returns the encoded [`bft::Message`] or [`bft::SignedTipStatement`] of a message of the consensus topic.
 ///
 /// # Errors
 /// It is shorter than its nonce.

@@ -33,6 +33,7 @@ use super::gossip::Message;
 use super::io::{Input, Output, Step, TimerStep};
 use super::log::{Entry, LogEntry, proposed_value, sync_response};
 use super::signer::{Signer, ToSign};
+use super::tip_statement::{SignedTipStatement, TipStatement};
 use super::validator_set::ValidatorSet;
 use crate::peg::evidence::FeeRateQuote;
 use effects::Effects;
@@ -157,6 +158,11 @@ impl Engine {
     /// reached.
     pub fn sign_fee_rate(&self, height: Height, rate: SatPerKvb) -> Option<FeeRateQuote> {
         self.signer.as_ref()?.sign_fee_rate(self.context.chain(), height, rate)
+    }
+
+    /// Returns a statement about this validator's tip, signed; `None` without a signer, or if its key cannot be reached.
+    pub fn sign_tip_statement(&self, statement: TipStatement) -> Option<SignedTipStatement> {
+        self.signer.as_ref()?.sign_tip_statement(self.context.chain(), statement)
     }
 
     /// Whether more than two thirds prevoted the block in some round of this height, or a certificate commits to it:

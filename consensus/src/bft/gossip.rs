@@ -24,6 +24,7 @@ use super::message::{
     decode_value, encode_kind, encode_round, encode_signed_proposal, encode_signed_vote, encode_value,
     read_signed_proposal, read_signed_vote,
 };
+use super::signer::Position;
 use super::validator_set::{VALIDATORS_MAX, ValidatorSet};
 
 /// Most bytes of an encoded message: a round certificate of 256 validators.
@@ -93,6 +94,15 @@ impl Message {
         match self {
             Self::Vote(vote) => Some(vote.message.validator()),
             Self::Proposal(proposal) => Some(proposal.message.proposer()),
+            Self::Polka(_) | Self::Round(_) => None,
+        }
+    }
+
+    /// Where a vote or proposal stands; `None` for a certificate.
+    pub fn position(&self) -> Option<Position> {
+        match self {
+            Self::Vote(vote) => vote.message.position(),
+            Self::Proposal(proposal) => proposal.message.position(),
             Self::Polka(_) | Self::Round(_) => None,
         }
     }

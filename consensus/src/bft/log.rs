@@ -30,6 +30,7 @@ use super::message::{
     SignedProposal, SignedVote, decode_block, decode_height, decode_round, encode_round, encode_signed_proposal,
     encode_signed_vote, read_signed_proposal, read_signed_vote,
 };
+use super::signer::Position;
 use super::validator_set::ValidatorSet;
 
 /// One thing to remember of a height. In their order, entries bring an engine back to where it was.
@@ -110,6 +111,20 @@ impl LogEntry {
             Entry::Certificate(certificate) => Some(certificate.height()),
             Entry::Verdict { height, .. } => Some(height.0),
         }
+    }
+
+    /// Who signed the vote or proposal of the entry, and where it stands; `None` for any other entry.
+    pub fn position(&self) -> Option<(Address, Position)> {
+        match &self.entry {
+            Entry::Vote(vote) => Some((vote.message.validator(), vote.message.position()?)),
+            Entry::Proposal(proposal) => Some((proposal.message.proposer(), proposal.message.position()?)),
+            Entry::Polka(_) | Entry::Timer(_) | Entry::Certificate(_) | Entry::Verdict { .. } => None,
+        }
+    }
+
+    /// Whether this node's signer signed the message of the entry.
+    pub fn is_own(&self) -> bool {
+        self.own
     }
 
     /// The signature of a message, if the entry is one.

@@ -21,6 +21,7 @@ use types::{NilOrVal, Round, VoteType};
 
 use super::bytes::{DecodeError, Reader};
 use super::context::{Address, BlockId, Context, EngineHeight, Signature};
+use super::signer::{Position, SignStep};
 
 /// The tag of what a vote's signature is of.
 pub const VOTE_TAG: &str = "causeway/vote/v1";
@@ -100,6 +101,15 @@ impl Vote {
         self.validator
     }
 
+    /// Where the vote stands; `None` without a round.
+    pub fn position(&self) -> Option<Position> {
+        let step = match self.kind {
+            VoteType::Prevote => SignStep::Prevote,
+            VoteType::Precommit => SignStep::Precommit,
+        };
+        Some(Position { height: self.height(), round: self.round()?, step })
+    }
+
     /// What the validator signs on this chain: BIP340's tagged hash, with [`VOTE_TAG`], of [`Vote::message`].
     pub fn digest(&self, chain: ChainId) -> [u8; 32] {
         tagged_hash(VOTE_TAG, &[&self.message(chain)])
@@ -165,6 +175,11 @@ impl Proposal {
     /// Who proposed.
     pub fn proposer(&self) -> Address {
         self.proposer
+    }
+
+    /// Where the proposal stands; `None` without a round.
+    pub fn position(&self) -> Option<Position> {
+        Some(Position { height: self.height(), round: self.round()?, step: SignStep::Proposal })
     }
 
     /// What the proposer signs on this chain.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use arc_malachitebft_core_types::VoteType;
 use bitcoin::XOnlyPublicKey;
 use bitcoin::secp256k1::{Keypair, Message, SECP256K1, schnorr};
 use causeway_chainspec::{ChainId, Height, SatPerKvb};
@@ -10,6 +9,7 @@ use causeway_chainspec::{ChainId, Height, SatPerKvb};
 use super::context::{Address, Signature};
 use super::high_water::{HighWaterMark, MarkError, Permit};
 use super::message::{Proposal, Vote};
+use super::tip_statement::{SignedTipStatement, TipStatement};
 use crate::peg::evidence::FeeRateQuote;
 
 /// Where in the agreement a message stands. Honest signers only move up.
@@ -56,18 +56,12 @@ pub struct ToSign {
 impl ToSign {
     /// A vote on this chain; `None` if it has no round.
     pub fn vote(chain: ChainId, vote: &Vote) -> Option<Self> {
-        let step = match vote.kind() {
-            VoteType::Prevote => SignStep::Prevote,
-            VoteType::Precommit => SignStep::Precommit,
-        };
-        let position = Position { height: vote.height(), round: vote.round()?, step };
-        Some(Self { chain, position, digest: vote.digest(chain) })
+        Some(Self { chain, position: vote.position()?, digest: vote.digest(chain) })
     }
 
     /// A proposal on this chain; `None` if it has no round.
     pub fn proposal(chain: ChainId, proposal: &Proposal) -> Option<Self> {
-        let position = Position { height: proposal.height(), round: proposal.round()?, step: SignStep::Proposal };
-        Some(Self { chain, position, digest: proposal.digest(chain) })
+        Some(Self { chain, position: proposal.position()?, digest: proposal.digest(chain) })
     }
 
     /// The chain that the digest commits to.
@@ -147,6 +141,12 @@ pub trait Signer: Send {
     /// The validator that it signs for.
     fn address(&self) -> Address;
 
+    /// Where the last message stands that the key has signed, as far as the signer knows; `None` if that is nothing, or it does
+    /// not say.
+    fn position(&self) -> Option<Position> {
+        None
+    }
+
     /// Signs a message, or refuses. The same message again gives the same answer.
     ///
     /// # Errors
@@ -157,6 +157,12 @@ pub trait Signer: Send {
     /// Signs a feerate for the block of this height (PEG section 2, `FeeRate`); `None` if this signer only votes, or its key
     /// cannot be reached. It is no vote: any number of them may be signed.
     fn sign_fee_rate(&self, _chain: ChainId, _height: Height, _rate: SatPerKvb) -> Option<FeeRateQuote> {
+        None
+    }
+
+    /// Signs a statement about a tip; `None` if this signer only votes, or its key cannot be reached. It is no vote: any number
+    /// of them may be signed.
+    fn sign_tip_statement(&self, _chain: ChainId, _statement: TipStatement) -> Option<SignedTipStatement> {
         None
     }
 }
@@ -205,6 +211,10 @@ impl<K: Key> Signer for Guarded<K> {
         self.mark.validator()
     }
 
+    fn position(&self) -> Option<Position> {
+        self.mark.position()
+    }
+
     fn sign(&mut self, message: &ToSign) -> Result<Sealed, Refusal> {
         let signature = match self.mark.permit(message)? {
             Permit::Again(signature) => signature,
@@ -223,5 +233,9 @@ impl<K: Key> Signer for Guarded<K> {
         let signature = self.key.sign(&FeeRateQuote::digest(chain, height, rate))?;
         let validator = XOnlyPublicKey::from_slice(&self.mark.validator().0).ok()?;
         Some(FeeRateQuote { validator, rate, signature: schnorr::Signature::from_slice(&signature.0).ok()? })
+    }
+    fn sign_tip_statement(&self, chain: ChainId, statement: TipStatement) -> Option<SignedTipStatement> {
+        let signature = self.key.sign(&statement.digest(chain))?;
+        Some(SignedTipStatement { statement, validator: self.mark.validator(), signature })
     }
 }

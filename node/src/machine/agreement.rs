@@ -56,6 +56,9 @@ impl Node {
         if self.committing.is_some() || self.engine.height().is_some_and(|current| height <= current) {
             return Ok(());
         }
+        if !self.may_start(now) {
+            return Ok(());
+        }
         let restart = self.restart.take().unwrap_or_default();
         for bytes in restart.bodies {
             let Some(hash) = block_hash(&bytes) else { continue };
@@ -210,6 +213,9 @@ impl Node {
         self.tip = Arc::clone(done.connected.tip());
         let next_set = (self.validators)(&self.tip);
         let set = std::mem::replace(&mut self.set, next_set);
+        // What an earlier run wrote of this height is of no use above it.
+        self.restart = None;
+        self.tips.keep(&self.set);
         self.peg_committed(&done.connected, done.round, &set);
         let departed = self.mempool.connected(block, &self.tip, now.unix.as_secs());
         self.intake.departed(&departed);

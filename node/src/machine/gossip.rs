@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bitcoin::hashes::{Hash, sha256};
 use bytes::Bytes;
-use causeway_consensus::bft::{Address, Input, Message};
+use causeway_consensus::bft::{Address, Input, Message, SignedTipStatement};
 use libp2p::PeerId;
 
 use super::Node;
@@ -87,6 +87,11 @@ impl Node {
     /// A message of the consensus topic.
     pub(super) fn gossiped_consensus(&mut self, now: Now, peer: PeerId, id: GossipId, bytes: &Bytes) {
         let content = decode_consensus(bytes).ok();
+        if let Some(content) =
+            content.filter(|content| content.first().copied().is_some_and(SignedTipStatement::is_kind))
+        {
+            return self.gossiped_tip_statement(now, peer, id, content);
+        }
         let message = content.and_then(|content| Message::decode(content).ok());
         let (Some(content), Some(message)) = (content, message) else {
             self.relay(id, RelayVerdict::Reject);
@@ -119,6 +124,9 @@ impl Node {
             }
         }
         self.heard.take(hash, source, now);
+        if let (Some(by), Some(position)) = (message.signer(), message.position()) {
+            self.tips.hear(by, position);
+        }
         self.relay(id, RelayVerdict::Accept);
         if height == tip + 1 && self.opens_height(&message) {
             // Whoever proposes has waited for the interval; one that starts later would keep the others waiting in its own turn.

@@ -103,6 +103,20 @@ pub enum Report {
         /// Why.
         refusal: Refusal,
     },
+    /// This validator has started, and signs nothing before others have said that its tip is not old.
+    TipUnconfirmed {
+        /// The tip.
+        height: Height,
+        /// The power that has confirmed it, its own included. More than two thirds are needed, and the blocks that others have.
+        power: u64,
+        /// The power of all.
+        total: u64,
+    },
+    /// The tip of a validator that was reported to wait is not old: it takes part from here on.
+    TipConfirmed {
+        /// The tip.
+        height: Height,
+    },
     /// Another machine signs with this node's key.
     SignedElsewhere {
         /// The height.
@@ -197,6 +211,8 @@ pub struct Status {
     pub validator: Option<Address>,
     /// Peers of this chain.
     pub peers: usize,
+    /// Whether this validator signs nothing yet, because others have not said that its tip is not old.
+    pub awaits_tips: bool,
     /// Transactions that wait for a block.
     pub mempool_transactions: usize,
     /// Their virtual bytes.

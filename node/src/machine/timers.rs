@@ -23,6 +23,10 @@ pub(super) enum Alarm {
     Sync,
     /// Ask the peers for their tips.
     AskStatus,
+    /// Ask the other validators for their tips, until enough have said that ours is not old.
+    AskTips,
+    /// Answer the validators that have asked for our tip.
+    AnswerTips,
     /// Send the transactions that have gathered.
     Transactions,
     /// Send this node's own transactions and claims again.

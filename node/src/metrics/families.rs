@@ -173,6 +173,8 @@ impl Metrics {
             Report::Banned { .. } => drop(p2p.bans.inc()),
             // The node counts rounds itself; the rest is seen by a scrape, or belongs to the log.
             Report::Round { .. }
+            | Report::TipUnconfirmed { .. }
+            | Report::TipConfirmed { .. }
             | Report::Syncing { .. }
             | Report::Synced { .. }
             | Report::BitcoinLeftOut { .. }

@@ -37,6 +37,8 @@ pub enum Reason {
     NodeNotAnswering,
     /// Blocks are being fetched: more than two are missing.
     Syncing,
+    /// A validator that has started waits for others to say that its tip is not old, and signs nothing.
+    TipUnconfirmed,
     /// Nobody is connected, and the node does not decide alone.
     NoPeers,
     /// No block became final for twenty intervals, and for a minute.
@@ -59,6 +61,9 @@ impl Reason {
                 "look at the load of the machine and of its disk; if it lasts, start the node again, and report it"
             }
             Self::Syncing => "wait; causeway_store_sync_target_height and causeway_consensus_height say how far it is",
+            Self::TipUnconfirmed => {
+                "look whether two thirds of the validators run and are reached; it goes on by itself"
+            }
             Self::NoPeers => "check p2p.seeds, p2p.persistent_peers and the firewall",
             Self::Stalled => {
                 "look whether two thirds of the validators run and reach each other; the log names who is silent"
@@ -130,6 +135,10 @@ pub(super) fn judge(seen: &NodeSeen, facts: Facts<'_>) -> Readiness {
         // A height that a peer claims makes no node unready whose blocks are of this moment.
         let to = if tip_age > stalled_after { &mut against } else { &mut degraded };
         to.push(Trouble::new(Reason::Syncing, message));
+    }
+    if status.awaits_tips {
+        let message = "a validator that signs nothing before others have confirmed its tip";
+        against.push(Trouble::new(Reason::TipUnconfirmed, message));
     }
     if since_block > stalled_after {
         let message = format!("no block after height {height} for {} seconds", since_block.as_secs());

@@ -63,6 +63,7 @@ impl Site {
             restart: Restart::default(),
             scripts: Arc::new(ScriptCache::new(10)),
             snapshot: Vec::new(),
+            seed: [0; 32],
         });
         let (sender, calls) = mpsc::channel(1_024);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

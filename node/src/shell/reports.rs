@@ -46,6 +46,19 @@ pub(super) fn report(report: &Report) {
             error!(height, %validator, "a validator signed two contradictory messages; the proof is kept");
         }
         Report::Withheld { position, refusal } => warn!(%position, %refusal, "a message was not signed"),
+        Report::TipUnconfirmed { height, power, total } => {
+            let height = height.to_u32();
+            warn!(
+                height,
+                power,
+                total,
+                "this validator signs nothing yet: more than two thirds of the power, its own included, have to say that its \
+                 tip is not old; look whether the other validators run and are reached"
+            );
+        }
+        Report::TipConfirmed { height } => {
+            info!(height = height.to_u32(), "other validators have confirmed the tip: this one takes part");
+        }
         Report::SignedElsewhere { height } => {
             let height = height.to_u32();
             error!(height, "ANOTHER MACHINE SIGNS WITH THIS NODE'S KEY: stop one of them at once");

@@ -167,6 +167,7 @@ async fn run(
         restart: Restart { log: log_entries, bodies: kept },
         scripts: Arc::clone(&scripts),
         snapshot,
+        seed: rand::random(),
     });
 
     let (desk, clerk) = match open_desk(&home, &config, &spec)? {

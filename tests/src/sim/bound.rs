@@ -23,6 +23,9 @@ const FIRST_SLOW: Duration = Duration::from_secs(2);
 /// An engine that waits for sync in vain starts after this time.
 const SYNC_STUCK: Duration = Duration::from_secs(5);
 
+/// A validator that starts asks the others for their tips again after this time.
+const TIPS_AGAIN: Duration = Duration::from_secs(4);
+
 /// A desk looks twice a second.
 const DESK: Duration = Duration::from_millis(500);
 
@@ -50,6 +53,7 @@ impl World {
             + self.plan.delay * 3 * hops
             + Duration::from_millis(40);
         leftover
+            + self.starting()
             + self.catching_up()
             + self.meeting()
             + self.failing_rounds()
@@ -107,6 +111,12 @@ impl World {
             + (self.plan.work * 3) * missing
             // One question for so many blocks.
             + self.plan.delay * 2 * missing.div_ceil(32)
+    }
+
+    /// Until the tips of validators that start are confirmed.
+    fn starting(&self) -> Duration {
+        let waits = |host: usize| self.hosts[host].life.as_ref().is_none_or(|life| life.node.status().awaits_tips);
+        if self.honest().any(waits) { TIPS_AGAIN + self.plan.delay * 4 } else { Duration::ZERO }
     }
 
     /// Until all are in one round: the one at hand, and the next.

@@ -13,7 +13,7 @@ use causeway_node::machine::Restart;
 use super::rng::Rng;
 
 /// The files of a validator beside its chain.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Disk {
     logs: BTreeMap<Height, Log>,
     mark: Option<Vec<u8>>,
@@ -22,14 +22,14 @@ pub struct Disk {
 }
 
 /// The log of a height.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Log {
     records: Vec<Record>,
     /// How many records are certainly on disk.
     synced: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Record {
     Entry(Vec<u8>),
     Body(Bytes),

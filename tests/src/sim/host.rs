@@ -45,8 +45,17 @@ pub(super) struct Host {
     /// Peers that may not connect, and until when.
     pub(super) bans: BTreeMap<usize, Duration>,
     pub(super) byzantine: Option<Byzantine>,
-    /// Its log was lost once: what it promised there is forgotten.
+    /// Its log, or the whole disk, was lost once: what it promised there is forgotten.
     pub(super) lost_log: bool,
+    /// A copy of the whole disk, once it is made.
+    pub(super) backup: Option<Backup>,
+}
+
+/// A copy of a host's disk.
+pub(super) struct Backup {
+    chain: MemoryChain,
+    blocks: Vec<FinalBlock>,
+    disk: Disk,
 }
 
 /// A process.
@@ -106,6 +115,22 @@ impl Host {
 
     pub(super) fn chain_tip_hash(&self) -> BlockHash {
         self.chain.tip().hash()
+    }
+
+    /// Copies the whole disk at first, and puts the copy back from then on.
+    pub(super) fn restore(&mut self) {
+        match &self.backup {
+            None => {
+                let (chain, blocks, disk) = (self.chain.clone(), self.blocks.clone(), self.disk.clone());
+                self.backup = Some(Backup { chain, blocks, disk });
+            }
+            Some(backup) => {
+                (self.chain, self.blocks) = (backup.chain.clone(), backup.blocks.clone());
+                self.disk = backup.disk.clone();
+                self.snapshot.clear();
+                self.lost_log = true;
+            }
+        }
     }
 
     /// This machine's clock.

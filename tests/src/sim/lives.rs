@@ -38,6 +38,11 @@ impl World {
         };
         let scripts = Arc::new(ScriptCache::new(1_000));
         let schedule = Arc::clone(&self.schedule);
+        let mut seed = [0; 32];
+        let parts = [self.plan.seed, index as u64, host.lives];
+        for (bytes, part) in seed.chunks_exact_mut(8).zip(parts) {
+            bytes.copy_from_slice(&part.to_le_bytes());
+        }
         let node = Node::new(Setup {
             chain,
             params: self.spec.params().clone(),
@@ -50,11 +55,13 @@ impl World {
             restart,
             scripts: Arc::clone(&scripts),
             snapshot,
+            seed,
         });
         host.lives += 1;
         let mut life = Life::new(host.lives, self.now, node, scripts);
         if host.byzantine.is_none() && !self.healed {
-            life.doom(self.plan.faults.crash_one_in, &mut self.rng);
+            let one_in = self.plan.faults.crash_one_in;
+            life.doom(one_in.filter(|_| self.plan.faults.restore_disk.is_none_or(|only| only == index)), &mut self.rng);
         }
         let number = life.number;
         let height = host.chain.tip().height();
@@ -78,6 +85,10 @@ impl World {
             host.snapshot = snapshot::encode(life.node.mempool());
         }
         host.disk.crash(&mut self.rng);
+        if self.plan.faults.restore_disk == Some(index) {
+            host.restore();
+            self.watch.restored(host.address);
+        }
         if self.plan.faults.lose_log == Some(index) && !host.lost_log {
             host.lost_log = true;
             host.disk.lose_log();

@@ -219,6 +219,9 @@ impl World {
             return;
         }
         life.carried.insert(key, now);
+        if topic == Topic::Consensus && self.plan.is_honest(to) && own.is_some() {
+            self.watch.reached(&bytes);
+        }
         self.stats.messages += 1;
         let id = GossipId(life.name());
         life.heard.insert(id, Heard { from, topic, bytes: bytes.clone(), at: now });

@@ -28,6 +28,8 @@ pub struct Faults {
     pub crash_all_every: Option<Duration>,
     /// This host's first crash takes its log along.
     pub lose_log: Option<usize>,
+    /// Only this host crashes, and its whole disk is after every later crash as it was at the first.
+    pub restore_disk: Option<usize>,
     /// The hosts fall into other groups, about this often.
     pub regroup_every: Option<Duration>,
     /// The clock of this host jumps, back and forth.
@@ -205,6 +207,12 @@ impl Plan {
                 self.faults.crash_one_in = Some(100 + rng.below(300));
                 self.faults.lose_log = Some(rng.index(self.powers.len()));
                 self.faults.loss_percent = 5;
+            }
+            Scenario::RestoredDisk => {
+                self.powers = vec![1; 4 + rng.index(4)];
+                self.faults.crash_one_in = Some(100 + rng.below(300));
+                self.faults.restore_disk = Some(rng.index(self.powers.len()));
+                self.faults.loss_percent = rng.below(5);
             }
             Scenario::SlowDisk => self.faults.disk = Duration::from_millis(50 + rng.below(950)),
             Scenario::SlowValidation => self.faults.validation = Duration::from_millis(300 + rng.below(2_700)),

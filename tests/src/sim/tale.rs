@@ -3,7 +3,7 @@
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
-use causeway_consensus::bft::{Message, VoteType};
+use causeway_consensus::bft::{Message, SignedTipStatement, TipStatement, VoteType};
 use causeway_node::machine::{Action, Event, Verdict};
 use causeway_node::wire::{Response, Topic, decode_body, decode_consensus};
 
@@ -82,7 +82,7 @@ fn gossip(topic: Topic, bytes: &bytes::Bytes) -> String {
             }
             Some(Message::Polka(_)) => "polka".to_owned(),
             Some(Message::Round(_)) => "round certificate".to_owned(),
-            None => "nonsense".to_owned(),
+            None => tip_statement(bytes),
         },
         Topic::Bodies => match decode_body(bytes.clone()) {
             Ok((height, bytes)) => format!("body {height} {}", block(&bytes)),
@@ -90,6 +90,16 @@ fn gossip(topic: Topic, bytes: &bytes::Bytes) -> String {
         },
         Topic::Transactions => format!("transaction of {} bytes", bytes.len()),
         Topic::Claims => format!("claim of {} bytes", bytes.len()),
+    }
+}
+
+fn tip_statement(bytes: &[u8]) -> String {
+    match decode_consensus(bytes).ok().and_then(|content| SignedTipStatement::decode(content).ok()) {
+        Some(told) => match told.statement {
+            TipStatement::Question { .. } => format!("question for tips by {}", head(&told.validator)),
+            TipStatement::Answer { height, .. } => format!("tip {height} of {}", head(&told.validator)),
+        },
+        None => "nonsense".to_owned(),
     }
 }
 

@@ -12,9 +12,10 @@ use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bytes::Bytes;
 use causeway_chainspec::{ChainId, Height, LAST_DERIVED_HEIGHT};
-use causeway_consensus::bft::signer::Position;
+use causeway_consensus::bft::signer::{Position, SignStep};
 use causeway_consensus::bft::{
-    Address, CommitCertificate, Equivocation, LogEntry, Message, SignedVote, ToSign, ValidatorSet, VoteType,
+    Address, CommitCertificate, Equivocation, LogEntry, Message, SignedTipStatement, SignedVote, ToSign, ValidatorSet,
+    VoteType,
 };
 use causeway_consensus::{ChainView, ConnectedBlock};
 use causeway_node::machine::blocks::CLOCK_AHEAD_MAX;
@@ -45,6 +46,8 @@ pub(super) struct Watch {
     committed: BTreeMap<Height, BlockHash>,
     /// Digests of what honest validators signed.
     signed: BTreeMap<(Address, Position), [u8; 32]>,
+    /// Where messages stand that reached an honest validator.
+    reached: BTreeSet<(Address, Position)>,
     prevotes: Votes,
     precommits: Votes,
     /// The last precommit for a block of each honest validator in a height.
@@ -84,6 +87,7 @@ impl Watch {
             reference,
             committed: BTreeMap::new(),
             signed: BTreeMap::new(),
+            reached: BTreeSet::new(),
             prevotes: Votes::new(),
             precommits: Votes::new(),
             locks: BTreeMap::new(),
@@ -237,10 +241,31 @@ impl Watch {
         voted.filter(|((_, _, of), _)| *of == block).any(|(_, voters)| Self::is_quorum(set, voters))
     }
 
+    /// A message of the consensus topic has come to an honest validator.
+    pub(super) fn reached(&mut self, bytes: &[u8]) {
+        let message = decode_consensus(bytes).ok().and_then(|content| Message::decode(content).ok());
+        let Some(message) = message else { return };
+        self.reached.extend(message.signer().zip(message.position()));
+    }
+
+    /// A validator's disk was put back to an old copy: what it has signed and nobody has received, nobody can tell it.
+    pub(super) fn restored(&mut self, validator: Option<Address>) {
+        let Some(validator) = validator else { return };
+        let reached = &self.reached;
+        self.signed.retain(|at, _| at.0 != validator || reached.contains(at));
+        self.locks.retain(|(by, height), (round, _)| {
+            let at = Position { height: *height, round: *round, step: SignStep::Precommit };
+            *by != validator || reached.contains(&(*by, at))
+        });
+    }
+
     /// What an honest host publishes on the consensus topic.
     pub(super) fn published(&mut self, now: Duration, index: usize, host: &Host, unix: Duration, bytes: &[u8]) {
         let message = decode_consensus(bytes).ok().and_then(|content| Message::decode(content).ok());
         let Some(message) = message else {
+            if decode_consensus(bytes).is_ok_and(|content| SignedTipStatement::decode(content).is_ok()) {
+                return;
+            }
             return self.fail(now, Check::RelayAfterCheck, format!("host {index} publishes what is no message"));
         };
         let (to_sign, entry) = match &message {
@@ -374,10 +399,14 @@ impl Watch {
                 let Some(set) = tip.next().map(|height| self.set(height)) else { return };
                 let chain = self.chain;
                 let key = [&tip.to_u32().to_le_bytes()[..], content].concat();
-                let signed = *self
-                    .signatures
-                    .entry(key)
-                    .or_insert_with(|| Message::decode(content).is_ok_and(|message| message.is_signed(chain, &set)));
+                let is_signed = || match SignedTipStatement::decode(content) {
+                    Ok(told) => {
+                        let (digest, member) = (told.statement.digest(chain), set.get(&told.validator));
+                        member.is_some_and(|member| told.signature.verifies(&digest, member.key()))
+                    }
+                    Err(_) => Message::decode(content).is_ok_and(|message| message.is_signed(chain, &set)),
+                };
+                let signed = *self.signatures.entry(key).or_insert_with(is_signed);
                 if !signed {
                     self.fail(
                         now,

@@ -164,6 +164,7 @@ impl World {
                 key: (index < plan.powers.len()).then(|| schedule.key(index)),
                 address: (index < plan.powers.len()).then(|| schedule.address(index)),
                 skew_ms: plan.skew_ms[index],
+                backup: None,
                 jumping_clock: plan.faults.jumping_clock == Some(index),
                 chain: chain(),
                 blocks: Vec::new(),

@@ -42,6 +42,7 @@ impl Alone {
             restart: Restart::default(),
             scripts: Arc::new(ScriptCache::new(1_000)),
             snapshot: Vec::new(),
+            seed: [0; 32],
         });
         let mut alone =
             Self { bench, node, uptime: Duration::from_secs(1), names: 0, jobs: Vec::new(), verdicts: Vec::new() };

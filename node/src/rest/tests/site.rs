@@ -102,6 +102,7 @@ impl Live for Double {
                 sync_target: node.sync_target,
                 validator: None,
                 peers: node.peers.len(),
+                awaits_tips: false,
                 mempool_transactions: node.pool.len(),
                 mempool_vsize: node.pool.vsize(),
             }

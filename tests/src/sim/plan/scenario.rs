@@ -21,6 +21,8 @@ pub enum Scenario {
     CrashAll,
     /// One validator loses its log in a crash, but not its mark.
     LostLog,
+    /// One validator's whole disk, mark and all, is put back to an old copy by its crashes.
+    RestoredDisk,
     /// Syncing takes up to a second.
     SlowDisk,
     /// Judging a block takes up to three seconds.
@@ -94,6 +96,7 @@ pub const SCENARIOS: [Scenario; 39] = [
     Scenario::Crashes,
     Scenario::CrashAll,
     Scenario::LostLog,
+    Scenario::RestoredDisk,
     Scenario::SlowDisk,
     Scenario::SlowValidation,
     Scenario::Skew,
@@ -139,6 +142,7 @@ impl Scenario {
             Self::Crashes => "crashes",
             Self::CrashAll => "crash-all",
             Self::LostLog => "lost-log",
+            Self::RestoredDisk => "restored-disk",
             Self::SlowDisk => "slow-disk",
             Self::SlowValidation => "slow-validation",
             Self::Skew => "skew",
