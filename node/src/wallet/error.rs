@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use bdk_esplora::esplora_client;
 use bdk_wallet::LoadError;
 use bdk_wallet::descriptor::DescriptorError;
 use bdk_wallet::error::{BuildFeeBumpError, CreateTxError};
@@ -13,6 +12,9 @@ use causeway_chainspec::{ChainSpecError, PegOutAddressError};
 use causeway_federation::bitcoind::{BitcoindError, EndpointCountError};
 use causeway_federation::keystore::{PassphraseError, SealedFileError};
 use causeway_federation::spend::SpendError;
+
+use super::node::NodeUrlError;
+use crate::ask::AskError;
 
 /// What went wrong with a wallet, and what to do.
 #[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
@@ -80,13 +82,13 @@ pub enum WalletError {
     Descriptor(#[source] Box<DescriptorError>),
     /// No URL that is used.
     #[error("{given} is no address of a node: {why}")]
-    NodeUrl { given: String, why: &'static str },
+    NodeUrl { given: String, why: NodeUrlError },
     /// No answer.
     #[error("no node answers at {url}: start one, or name another with --node")]
     NoAnswer {
         url: String,
         #[source]
-        source: minreq::Error,
+        source: AskError,
     },
     /// The connection ended in the middle of the answer.
     #[error("the answer of {url} ends too early: try again")]
@@ -97,7 +99,7 @@ pub enum WalletError {
     },
     /// The node refuses.
     #[error("{url} answers with status {status}: {body}")]
-    Answer { url: String, status: i32, body: String },
+    Answer { url: String, status: u16, body: String },
     /// The answer is another one.
     #[error("{url} answers something else than expected: is it a Causeway node of this version?")]
     Unreadable {
@@ -117,7 +119,7 @@ pub enum WalletError {
     Sync {
         url: String,
         #[source]
-        source: Box<esplora_client::Error>,
+        source: Box<WalletError>,
     },
     /// What the node tells is no continuation of what is known.
     #[error("the node at {url} tells of another chain than before: name another node with --node")]

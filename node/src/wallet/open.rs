@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bdk_esplora::EsploraExt as _;
 use bdk_wallet::chain::{ChainPosition, Merge as _};
 use bdk_wallet::keys::bip39::Mnemonic;
 use bdk_wallet::{Balance, KeychainKind, Update, Wallet as Coins};
@@ -22,10 +21,7 @@ use super::node::Node;
 
 /// Addresses in a row without a payment, after which a mnemonic from elsewhere is taken to have no more. BIP44's 20 and
 /// some: a deposit address that was never paid takes a number too.
-const STOP_GAP: usize = 60;
-
-/// Requests to the node at once.
-const PARALLEL_REQUESTS: usize = 4;
+const STOP_GAP: u32 = 60;
 
 /// An open wallet. No other process opens its file while this is kept.
 #[derive(Debug)]
@@ -229,14 +225,10 @@ impl Wallet {
     /// The node is of another chain, does not answer, or keeps no index.
     pub fn sync(&mut self, node: &Node, rescan: bool) -> Result<(), WalletError> {
         node.check_chain(&self.spec)?;
-        let client = node.esplora();
-        let failed = |source| WalletError::Sync { url: node.url().to_owned(), source };
         let update = if rescan || self.content.to_scan {
-            let request = self.coins.start_full_scan();
-            Update::from(client.full_scan(request, STOP_GAP, PARALLEL_REQUESTS).map_err(failed)?)
+            Update::from(node.full_scan(self.coins.start_full_scan().build(), STOP_GAP)?)
         } else {
-            let request = self.coins.start_sync_with_revealed_spks();
-            Update::from(client.sync(request, PARALLEL_REQUESTS).map_err(failed)?)
+            Update::from(node.sync(self.coins.start_sync_with_revealed_spks().build())?)
         };
         let applied = self.coins.apply_update(update);
         applied.map_err(|_| WalletError::Disconnected { url: node.url().to_owned() })?;
