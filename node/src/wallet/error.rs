@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use bdk_wallet::LoadError;
 use bdk_wallet::descriptor::DescriptorError;
 use bdk_wallet::error::{BuildFeeBumpError, CreateTxError};
-use bdk_wallet::keys::bip39;
 use bitcoin::{Address, Amount, BlockHash, Network, Txid};
 use causeway_chainspec::{ChainSpecError, PegOutAddressError};
 use causeway_federation::bitcoind::{BitcoindError, EndpointCountError};
 use causeway_federation::keystore::{PassphraseError, SealedFileError};
 use causeway_federation::spend::SpendError;
 
+use super::keys::MnemonicError;
 use super::node::NodeUrlError;
 use crate::ask::AskError;
 
@@ -25,8 +25,8 @@ pub enum WalletError {
     #[error("the operating system gives no randomness: try again, on another machine if it goes on")]
     Randomness,
     /// No mnemonic.
-    #[error("this is no mnemonic: give the 12 to 24 English words of BIP39, in their order")]
-    Mnemonic(#[source] bip39::Error),
+    #[error(transparent)]
+    Mnemonic(#[from] MnemonicError),
     /// The file.
     #[error(transparent)]
     File(#[from] SealedFileError),

@@ -1,18 +1,20 @@
 //! Making a wallet, and what it has.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::path::{Path, PathBuf};
 
 use bitcoin::{Amount, SignedAmount};
 use causeway_chainspec::ChainSpec;
 use causeway_federation::keystore::Passphrase;
 use clap::Args;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
-use super::terminal::{confirm, mnemonic, remark};
+use super::terminal::{WORDS_BYTES_MAX, confirm, mnemonic, remark};
 use super::{CliError, Desk, shown};
 use crate::cli::init::find_chain;
-use crate::wallet::keys::{new_mnemonic, parse_mnemonic};
+use crate::wallet::keys::{new_mnemonic, read_mnemonic};
 use crate::wallet::node::Node;
 use crate::wallet::{Wallet, WalletError};
 
@@ -102,13 +104,10 @@ pub(super) fn create<W: Write>(desk: &mut Desk<'_, W>, args: &CreateArgs) -> Res
 pub(super) fn restore<W: Write>(desk: &mut Desk<'_, W>, args: &RestoreArgs) -> Result<(), CliError> {
     let (path, spec, node) = before(desk, &args.chain)?;
     let words = match &args.mnemonic_file {
-        Some(file) => {
-            let text = std::fs::read_to_string(file);
-            zeroize::Zeroizing::new(text.map_err(|source| WalletError::MnemonicFile { path: file.clone(), source })?)
-        }
+        Some(path) => words_of_file(path)?,
         None => mnemonic()?,
     };
-    let words = parse_mnemonic(&words)?;
+    let words = read_mnemonic(&words)?;
     let passphrase = desk.new_passphrase()?;
     let wallet = Wallet::create(&path, &passphrase, &words, spec, &node, true)?;
     let mut wallet = reopened(wallet, &passphrase)?;
@@ -121,6 +120,19 @@ pub(super) fn restore<W: Write>(desk: &mut Desk<'_, W>, args: &RestoreArgs) -> R
         return desk.tell(&about(&wallet), |lines| lines.field("wallet", shown(wallet.path())));
     }
     tell_balance(desk, &wallet)
+}
+
+/// The bytes of the file with the words.
+fn words_of_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, WalletError> {
+    let failed = |source| WalletError::MnemonicFile { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    // Room for all of it at once: a buffer that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(WORDS_BYTES_MAX + 1));
+    file.take(WORDS_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > WORDS_BYTES_MAX {
+        return Err(failed(io::ErrorKind::FileTooLarge.into()));
+    }
+    Ok(bytes)
 }
 
 /// What is checked before a wallet is made.
