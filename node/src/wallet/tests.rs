@@ -257,6 +257,88 @@ fn a_peg_out_pays_the_address_that_the_chainspec_says() {
     assert!(matches!(refused, WalletError::PegOutAddress { .. }), "{refused}");
 }
 
+/// A payment to a script as Esplora tells of it, but for its txid.
+fn told(script: &bitcoin::ScriptBuf, number: u32) -> serde_json::Value {
+    let transaction = Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: vec![TxIn { previous_output: OutPoint { txid: Txid::from_byte_array([7; 32]), vout: number }, ..TxIn::default() }],
+        output: vec![TxOut { value: Amount::from_sat(5_000), script_pubkey: script.clone() }],
+    };
+    json!({
+        "txid": transaction.compute_txid(), "version": 2, "locktime": 0, "size": 1, "weight": 4, "fee": 0,
+        "vin": [{
+            "txid": "07".repeat(32), "vout": number, "prevout": null, "scriptsig": "", "is_coinbase": false,
+            "sequence": 4_294_967_295_u32, "witness": ["ab".repeat(20_000), "zz"],
+        }],
+        "vout": [{ "scriptpubkey": script, "value": 5_000, "scriptpubkey_type": "v1_p2tr" }],
+        "status": { "confirmed": true, "block_height": 150, "block_hash": "09".repeat(32), "block_time": 5 },
+    })
+}
+
+/// Makes a fake node answer for the last blocks, and for no history but those that are given.
+fn answer_blocks(node: &FakeNode) {
+    let genesis = spec().derived_block(causeway_chainspec::Height(0)).unwrap().block_hash();
+    let blocks = json!([{ "height": 150, "id": "09".repeat(32) }, { "height": 0, "id": genesis }]);
+    node.answer("GET /blocks", 200, blocks);
+}
+
+fn histories_of(address: &Address) -> String {
+    use bitcoin::hashes::{Hash as _, sha256};
+    format!("GET /scripthash/{}/txs", sha256::Hash::hash(address.script_pubkey().as_bytes()))
+}
+
+#[test]
+fn a_history_is_read_to_its_end_and_no_further() {
+    let (scene, mut wallet) = scene();
+    let address = wallet.address(true).unwrap().1;
+    let (script, node) = (address.script_pubkey(), scene.node.node());
+    answer_blocks(&scene.node);
+    let path = histories_of(&address);
+    let page = |numbers: std::ops::Range<u32>| numbers.map(|number| told(&script, number)).collect::<Vec<_>>();
+    let full = page(0..25);
+    let after = |page: &[serde_json::Value]| format!("{path}/chain/{}", page.last().unwrap()["txid"].as_str().unwrap());
+
+    // A full page again and again.
+    scene.node.answer(&path, 200, json!(full));
+    scene.node.answer(&after(&full), 200, json!(full));
+    let refused = wallet.sync(&node, false).unwrap_err();
+    assert!(matches!(refused, WalletError::Unreadable { .. }), "{refused}");
+    // More than any page has.
+    scene.node.answer(&path, 200, json!(page(0..201)));
+    assert!(matches!(wallet.sync(&node, false), Err(WalletError::Unreadable { .. })));
+    // Another transaction than the txid's.
+    let mut other = page(0..1);
+    other[0]["vout"][0]["value"] = json!(5_001);
+    scene.node.answer(&path, 200, json!(other));
+    assert!(matches!(wallet.sync(&node, false), Err(WalletError::Unreadable { .. })));
+    // No index.
+    scene.node.answer(&path, 400, "this node keeps no index of transactions and addresses: ask another one");
+    let refused = wallet.sync(&node, false).unwrap_err();
+    assert!(matches!(refused, WalletError::Sync { .. }), "{refused}");
+    // Another block 0.
+    scene.node.answer("GET /blocks", 200, json!([{ "height": 0, "id": "11".repeat(32) }]));
+    scene.node.answer(&path, 200, json!([]));
+    assert!(matches!(wallet.sync(&node, false), Err(WalletError::Disconnected { .. })));
+    assert_eq!(wallet.history().len(), 0);
+
+    // The whole of it. A witness that is long is not even read.
+    answer_blocks(&scene.node);
+    let rest = page(25..28);
+    scene.node.answer(&path, 200, json!(full));
+    scene.node.answer(&after(&full), 200, json!(rest));
+    wallet.sync(&node, false).unwrap();
+    assert_eq!((wallet.history().len(), wallet.balance().confirmed.to_sat()), (28, 28 * 5_000));
+    assert!(std::fs::metadata(&scene.path).unwrap().len() < 100_000);
+    // A lie about a block is made good by an honest node.
+    scene.node.answer("GET /blocks", 200, json!([{ "height": 151, "id": "0b".repeat(32) }]));
+    scene.node.answer("GET /block-height/150", 200, "09".repeat(32));
+    wallet.sync(&node, false).unwrap();
+    scene.node.answer("GET /blocks", 200, json!([{ "height": 151, "id": "0c".repeat(32) }]));
+    wallet.sync(&node, false).unwrap();
+    assert_eq!((wallet.height(), wallet.balance().confirmed.to_sat()), (151, 28 * 5_000));
+}
+
 fn offer(address: &str, epoch: u32) -> String {
     json!({ "address": address, "epoch": epoch, "min_amount": 50_000, "fee": 1_000, "more": true }).to_string()
 }
