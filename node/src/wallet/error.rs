@@ -194,6 +194,11 @@ pub enum WalletError {
         "the node at {url} answers with epoch {got} of the federation, the wallet's chainspec has {known}: make a wallet with the chain's newest chainspec and the same mnemonic"
     )]
     OtherEpoch { url: String, got: u32, known: u32 },
+    /// Nobody paid the last addresses.
+    #[error(
+        "the last {gap} addresses were not paid, as far as this wallet knows, and behind so many no restored wallet would look: run \"causeway wallet balance\" to learn of payments, or use an address that was shown (\"causeway wallet address\", \"causeway wallet deposits\")"
+    )]
+    GapFull { gap: u32 },
     /// No deposit address of this wallet.
     #[error("{given} is no deposit address that this wallet has shown: see \"causeway wallet deposits\"")]
     NoDeposit { given: String },

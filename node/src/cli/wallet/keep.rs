@@ -16,6 +16,7 @@ use super::{CliError, Desk, shown};
 use crate::cli::init::find_chain;
 use crate::wallet::keys::{new_mnemonic, read_mnemonic};
 use crate::wallet::node::Node;
+use crate::wallet::open::{GAP, GAP_MAX, Look};
 use crate::wallet::{Wallet, WalletError};
 
 /// What `causeway wallet create` is told.
@@ -37,6 +38,10 @@ pub(super) struct RestoreArgs {
     /// A file with the words. Otherwise they are typed, or the first line of standard input.
     #[arg(long, value_name = "FILE")]
     mnemonic_file: Option<PathBuf>,
+    /// Goes on searching until so many addresses in a row were never paid. Words of this program need no more than the
+    /// default; those of another wallet may.
+    #[arg(long, visible_alias = "stop-gap", value_name = "N", default_value_t = GAP, value_parser = clap::value_parser!(u32).range(1..=i64::from(GAP_MAX)))]
+    gap: u32,
 }
 
 /// What `causeway wallet address` is told.
@@ -53,6 +58,9 @@ pub(super) struct BalanceArgs {
     /// Looks at every address, also at those that this wallet has not shown: after another one with the same words was used.
     #[arg(long)]
     rescan: bool,
+    /// Goes on searching until so many addresses in a row were never paid.
+    #[arg(long, visible_alias = "stop-gap", value_name = "N", requires = "rescan", default_value_t = GAP, value_parser = clap::value_parser!(u32).range(1..=i64::from(GAP_MAX)))]
+    gap: u32,
     /// Does not ask the node: what was known the last time.
     #[arg(long, conflicts_with = "rescan")]
     offline: bool,
@@ -111,9 +119,10 @@ pub(super) fn restore<W: Write>(desk: &mut Desk<'_, W>, args: &RestoreArgs) -> R
     let passphrase = desk.new_passphrase()?;
     let wallet = Wallet::create(&path, &passphrase, &words, spec, &node, true)?;
     let mut wallet = reopened(wallet, &passphrase)?;
-    if let Err(error) = wallet.sync(&node, true) {
+    if let Err(error) = wallet.sync(&node, Look::All { gap: args.gap }) {
+        let again = if args.gap == GAP { String::new() } else { format!(" --rescan --gap {}", args.gap) };
         remark(&format!(
-            "The wallet is restored, its coins are not known yet: the next \"causeway wallet balance\" looks for them. \
+            "The wallet is restored, its coins are not known yet: \"causeway wallet balance{again}\" looks for them. \
              Now: {}",
             causeway_federation::command::one_line(&error)
         ));
@@ -175,7 +184,7 @@ pub(super) fn address<W: Write>(desk: &mut Desk<'_, W>, args: &AddressArgs) -> R
 pub(super) fn balance<W: Write>(desk: &mut Desk<'_, W>, args: &BalanceArgs) -> Result<(), CliError> {
     let (mut wallet, node) = desk.open_with_node()?;
     if !args.offline {
-        wallet.sync(&node, args.rescan)?;
+        wallet.sync(&node, if args.rescan { Look::All { gap: args.gap } } else { Look::Shown })?;
     }
     tell_balance(desk, &wallet)
 }
@@ -206,7 +215,7 @@ fn tell_balance<W: Write>(desk: &mut Desk<'_, W>, wallet: &Wallet) -> Result<(),
 pub(super) fn history<W: Write>(desk: &mut Desk<'_, W>, args: &HistoryArgs) -> Result<(), CliError> {
     let (mut wallet, node) = desk.open_with_node()?;
     if !args.offline {
-        wallet.sync(&node, false)?;
+        wallet.sync(&node, Look::Shown)?;
     }
     let mut entries = wallet.history();
     entries.truncate(args.limit.unwrap_or(usize::MAX));

@@ -19,6 +19,7 @@ use crate::testing::pay;
 use crate::wallet::Wallet;
 use crate::wallet::keys::parse_mnemonic;
 use crate::wallet::node::Node;
+use crate::wallet::open::Look;
 
 /// Bytes of a script in a witness: with it a transaction has nearly the 400,000 weight units of a standard one.
 const LONG: usize = 388_000;
@@ -119,10 +120,10 @@ fn every_client_reads_all_of_a_history_of_long_transactions() {
     assert_eq!(found, expected.iter().copied().collect());
 
     // Our own wallet, whose file has no room for strangers' witnesses.
-    wallet.sync(&node, false).unwrap();
+    wallet.sync(&node, Look::Shown).unwrap();
     assert_eq!((wallet.history().len(), wallet.balance().confirmed.to_sat()), (30, 30 * (each - 1_000)));
     assert!(std::fs::metadata(&path).unwrap().len() < 200_000);
-    wallet.sync(&node, false).unwrap();
+    wallet.sync(&node, Look::Shown).unwrap();
     assert_eq!(wallet.history().len(), 30);
 }
 
