@@ -160,7 +160,7 @@ impl MemberKeys {
         let mut secret = Zeroizing::new([0; SECRET_BYTES]);
         secret[..32].copy_from_slice(&*self.member.to_bytes());
         secret[32..].copy_from_slice(&*self.identity.to_bytes());
-        let tag = cipher(path, passphrase, salt, cost)?
+        let tag = cipher(path, passphrase.as_bytes(), salt, cost)?
             .encrypt_in_place_detached(XNonce::from_slice(nonce), &bytes, &mut *secret)
             .map_err(|_| KeystoreError::Derivation { path: path.to_owned() })?;
         // What is in it is sealed from here on.
@@ -180,15 +180,8 @@ impl MemberKeys {
         if !sealed.cost.is_bounded() {
             return Err(KeystoreError::TooCostly { path: path.to_owned(), memory_kib, passes, lanes });
         }
-        let mut secret = Zeroizing::new(*sealed.secret);
-        cipher(path, passphrase, sealed.salt, sealed.cost)?
-            .decrypt_in_place_detached(
-                XNonce::from_slice(sealed.nonce),
-                sealed.header,
-                &mut *secret,
-                Tag::from_slice(sealed.tag),
-            )
-            .map_err(|_| KeystoreError::WrongPassphrase { path: path.to_owned() })?;
+        let opened = passphrase.forms().find_map(|form| sealed.open(path, form).transpose());
+        let secret = opened.ok_or_else(|| KeystoreError::WrongPassphrase { path: path.to_owned() })??;
         let (member, identity) = secret.split_at(32);
         let key = |half: &[u8]| <[u8; 32]>::try_from(half).map(Zeroizing::new).map_err(|_| damaged());
         let member = MemberKey::from_bytes(&*key(member)?)?;
@@ -273,19 +266,15 @@ pub fn read_public_keys(path: &Path) -> Result<PublicKeys, KeystoreError> {
         .ok_or_else(|| KeystoreError::Damaged { path: path.to_owned() })
 }
 
-fn cipher(path: &Path, passphrase: &Passphrase, salt: &[u8], cost: Cost) -> Result<XChaCha20Poly1305, KeystoreError> {
+fn cipher(path: &Path, passphrase: &[u8], salt: &[u8], cost: Cost) -> Result<XChaCha20Poly1305, KeystoreError> {
     Ok(XChaCha20Poly1305::new((&*derive(path, passphrase, salt, cost)?).into()))
 }
 
 /// The key that a passphrase becomes.
-fn derive(path: &Path, passphrase: &Passphrase, salt: &[u8], cost: Cost) -> Result<Zeroizing<[u8; 32]>, KeystoreError> {
+fn derive(path: &Path, passphrase: &[u8], salt: &[u8], cost: Cost) -> Result<Zeroizing<[u8; 32]>, KeystoreError> {
     let mut key = Zeroizing::new([0; 32]);
     let derived = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).and_then(|params| {
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(
-            passphrase.as_bytes(),
-            salt,
-            &mut *key,
-        )
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(passphrase, salt, &mut *key)
     });
     derived.map_err(|_| KeystoreError::Derivation { path: path.to_owned() })?;
     Ok(key)
@@ -341,6 +330,18 @@ impl<'a> Sealed<'a> {
             lanes: u32::from_le_bytes(*lanes),
         };
         Some(Self { header, cost, salt, nonce, member, identity, secret, tag })
+    }
+
+    /// The secrets, if these bytes are the passphrase.
+    fn open(&self, path: &Path, passphrase: &[u8]) -> Result<Option<Zeroizing<[u8; SECRET_BYTES]>>, KeystoreError> {
+        let mut secret = Zeroizing::new(*self.secret);
+        let opened = cipher(path, passphrase, self.salt, self.cost)?.decrypt_in_place_detached(
+            XNonce::from_slice(self.nonce),
+            self.header,
+            &mut *secret,
+            Tag::from_slice(self.tag),
+        );
+        Ok(opened.is_ok().then_some(secret))
     }
 
     fn public(&self) -> Option<PublicKeys> {

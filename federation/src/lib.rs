@@ -19,5 +19,6 @@ pub mod musig;
 pub mod recover;
 pub mod session;
 pub mod spend;
+pub mod text;
 pub mod transport;
 pub mod watcher;

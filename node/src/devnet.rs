@@ -28,6 +28,7 @@ use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
 
+use crate::ask::{BaseUrl, Bounds};
 use crate::config::Config;
 use crate::home::Home;
 use crate::keys::{ValidatorKey, new_node_key};
@@ -273,10 +274,11 @@ impl FreePorts {
     }
 }
 
-/// The body of an answer with status 200.
-pub fn get(url: &str) -> Option<String> {
-    let response = minreq::get(url).with_timeout(5).send().ok()?;
-    (response.status_code == 200).then(|| response.as_str().ok().map(str::to_owned)).flatten()
+/// The body of the answer to `GET path` at `http://host:port`, if its status is 200.
+pub fn get(base: &str, path: &str) -> Option<String> {
+    let base: BaseUrl = base.parse().ok()?;
+    let answer = base.get(path, Bounds::within(64 << 20, 5)).ok()?;
+    (answer.status() == 200).then(|| answer.bytes().ok()).flatten().and_then(|body| String::from_utf8(body).ok())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! give the same pool and the same block. Policy may be stricter than the rules of `causeway-consensus`, never looser,
 //! and asks them instead of repeating them.
 
+pub mod ask;
 pub mod assemble;
 pub mod cli;
 pub mod config;

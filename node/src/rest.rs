@@ -75,6 +75,9 @@ const MAX_REQUESTS: usize = 256;
 /// Bodies above 16 KiB that are received at once, each of at most 1 MB; more are turned away.
 const MAX_BODIES: usize = 64;
 
+/// Pages of histories that go out in parts at once, of some megabytes each; more are turned away.
+const MAX_LONG_PAGES: usize = 16;
+
 /// Requests that read the disk at once; more wait.
 const MAX_READERS: usize = 8;
 
@@ -228,6 +231,7 @@ struct App<L> {
     requests: Semaphore,
     bodies: Semaphore,
     readers: Arc<Semaphore>,
+    long_pages: Arc<Semaphore>,
     pool: Mutex<Option<Arc<pool::View>>>,
     /// Transactions that were handed in here: a look at the mempool from before is too old.
     handed_in: AtomicU64,
@@ -253,6 +257,7 @@ impl<L> App<L> {
             requests: Semaphore::new(MAX_REQUESTS),
             bodies: Semaphore::new(MAX_BODIES),
             readers: Arc::new(Semaphore::new(MAX_READERS)),
+            long_pages: Arc::new(Semaphore::new(MAX_LONG_PAGES)),
             pool: Mutex::new(None),
             handed_in: AtomicU64::new(0),
             trail: Arc::new(Trail::new()),

@@ -16,6 +16,7 @@ pub mod node;
 pub mod open;
 pub mod payment;
 pub mod refund;
+mod sync;
 
 pub use error::WalletError;
 pub use open::Wallet;

@@ -8,6 +8,7 @@ use bitcoin::address::NetworkUnchecked;
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Address, Amount, OutPoint, Transaction, Txid};
 use causeway_chainspec::{ChainSpec, devnet};
+use causeway_node::ask::{BaseUrl, Bounds};
 use causeway_node::config::Config;
 use causeway_node::devnet::bitcoind::VARIABLE;
 use causeway_node::devnet::client::{Credit, DepositAddress};
@@ -199,7 +200,7 @@ impl Nodes {
 
     /// The body of `GET path` with status 200 at a node.
     pub fn get(&self, index: usize, path: &str) -> Option<String> {
-        get(&format!("{}{path}", self.node(index).rest))
+        get(&self.node(index).rest, path)
     }
 
     /// The JSON of `GET path` at a node.
@@ -285,11 +286,12 @@ impl Nodes {
     /// # Panics
     /// If the node does not answer.
     pub fn submit(&self, index: usize, transaction: &Transaction) -> Result<Txid, String> {
-        let url = format!("{}/tx", self.node(index).rest);
-        let request = minreq::post(url).with_body(serialize_hex(transaction)).with_timeout(30);
-        let response = request.send().expect("the node answers");
-        let body = response.as_str().expect("text").to_owned();
-        if response.status_code == 200 { Ok(body.parse().expect("a txid")) } else { Err(body) }
+        let base: BaseUrl = self.node(index).rest.parse().expect("the node's URL");
+        let answer = base.post("/tx", "text/plain", serialize_hex(transaction), Bounds::within(1 << 20, 30));
+        let answer = answer.expect("the node answers");
+        let status = answer.status();
+        let body = String::from_utf8(answer.bytes().expect("an answer")).expect("text");
+        if status == 200 { Ok(body.parse().expect("a txid")) } else { Err(body) }
     }
 
     /// Waits until a transaction is final at every running node.

@@ -336,3 +336,17 @@ async fn a_pruned_block_is_named() {
     assert_eq!(handle.unwatch(vec![Watch::Script(miner(0).script_pubkey())]).await.expect("as it was set up"), 1);
     until_following(&handle, 700).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bitcoind_that_words_its_warnings_as_of_old_is_followed() {
+    let core = Core::start_with(&["-deprecatedrpc=warnings"]);
+    assert!(core.call("getblockchaininfo", &[])["warnings"].is_string());
+    let client = client(&[&core]);
+    client.generate(3, &miner(0)).await.expect("regtest");
+    let info = client.chain_info().await.expect("read");
+    assert_eq!((info.blocks, info.headers), (BitcoinHeight(3), BitcoinHeight(3)));
+    assert_eq!(client.network_info().await.expect("read").connections, 0);
+    let directory = tempfile::tempdir().expect("a directory");
+    let (handle, _task) = start(&client, config(directory.path()));
+    until_following(&handle, 3).await;
+}

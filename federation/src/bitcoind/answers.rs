@@ -1,4 +1,5 @@
-//! What bitcoind answers, read with care: no amount passes through a float, no unknown field is an error.
+//! What bitcoind answers, read with care: no amount passes through a float, and nothing is read that is not used. What else
+//! an answer holds has another form in every version (`warnings` is a text or a list), and is no error.
 //!
 //! Amounts are JSON numbers in bitcoin with eight decimals. `serde_json` would make them floats (its feature
 //! `arbitrary_precision` would change every other crate's numbers too), so they are kept as raw text and read by
@@ -8,7 +9,6 @@ use std::fmt;
 
 use bitcoin::{Amount, BlockHash, Denomination, ScriptBuf, Txid, Weight};
 use causeway_chainspec::{BitcoinHeight, SatPerKvb};
-use corepc_types::v30::{GetBlockHeaderVerbose, GetBlockchainInfo};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
@@ -72,33 +72,26 @@ impl From<RawNetworkInfo> for NetworkInfo {
     }
 }
 
-impl ChainInfo {
-    /// `None` if a number is out of range or a hash is none.
-    pub(super) fn read(raw: GetBlockchainInfo) -> Option<ChainInfo> {
-        Some(ChainInfo {
-            blocks: height(raw.blocks)?,
-            headers: height(raw.headers)?,
-            best: raw.best_block_hash.parse().ok()?,
-            initial_block_download: raw.initial_block_download,
-            pruned_below: match raw.prune_height {
-                Some(below) => Some(height(below)?),
-                None => None,
-            },
-        })
-    }
+#[derive(Deserialize)]
+pub(super) struct RawChainInfo {
+    blocks: u32,
+    headers: u32,
+    bestblockhash: BlockHash,
+    initialblockdownload: bool,
+    pruneheight: Option<u32>,
 }
 
-impl HeaderPlace {
-    /// `None` if a number is out of range.
-    pub(super) fn read(raw: &GetBlockHeaderVerbose) -> Option<HeaderPlace> {
-        // Off the best chain it says -1.
-        let confirmations = if raw.confirmations < 1 { None } else { Some(u32::try_from(raw.confirmations).ok()?) };
-        Some(HeaderPlace { height: height(raw.height)?, confirmations })
+impl From<RawChainInfo> for ChainInfo {
+    fn from(raw: RawChainInfo) -> Self {
+        let RawChainInfo { blocks, headers, bestblockhash, initialblockdownload, pruneheight } = raw;
+        ChainInfo {
+            blocks: BitcoinHeight(blocks),
+            headers: BitcoinHeight(headers),
+            best: bestblockhash,
+            initial_block_download: initialblockdownload,
+            pruned_below: pruneheight.map(BitcoinHeight),
+        }
     }
-}
-
-fn height(number: i64) -> Option<BitcoinHeight> {
-    u32::try_from(number).ok().map(BitcoinHeight)
 }
 
 /// Where a header stands for a bitcoind, by `getblockheader`.
@@ -108,6 +101,22 @@ pub struct HeaderPlace {
     pub height: BitcoinHeight,
     /// Its confirmations if it is on the best chain, 1 for the tip.
     pub confirmations: Option<u32>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RawHeaderPlace {
+    pub(super) hash: BlockHash,
+    height: u32,
+    confirmations: i64,
+}
+
+impl RawHeaderPlace {
+    /// `None` if a number is out of range.
+    pub(super) fn place(&self) -> Option<HeaderPlace> {
+        // Off the best chain it says -1.
+        let confirmations = if self.confirmations < 1 { None } else { Some(u32::try_from(self.confirmations).ok()?) };
+        Some(HeaderPlace { height: BitcoinHeight(self.height), confirmations })
+    }
 }
 
 /// A branch that a bitcoind knows, by `getchaintips`.

@@ -4,9 +4,8 @@ use bitcoin::block::Header;
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::{Address, BlockHash, Network, OutPoint, Transaction, Txid};
 use causeway_chainspec::{BitcoinHeight, SatPerKvb};
-use corepc_types::v30::{GetBlockHeaderVerbose, GetBlockchainInfo};
 
-use super::answers::{self, RawAcceptance, RawChainTip};
+use super::answers::{self, RawAcceptance, RawChainTip, RawHeaderPlace};
 use super::block::check_header;
 use super::error::{BitcoindError, Problem};
 use super::{
@@ -25,7 +24,7 @@ const NO_PARAMS: [(); 0] = [];
 impl Bitcoind {
     /// Where the best chain and its download stand (`getblockchaininfo`).
     pub async fn chain_info(&self) -> Result<ChainInfo, BitcoindError> {
-        self.ask("getblockchaininfo", &NO_PARAMS, |info: GetBlockchainInfo| expected(ChainInfo::read(info))).await
+        self.ask("getblockchaininfo", &NO_PARAMS, |info: answers::RawChainInfo| Ok(info.into())).await
     }
 
     /// The version and the peers (`getnetworkinfo`).
@@ -98,7 +97,7 @@ impl Bitcoind {
         let mut tries = self.tries("getblockheader");
         loop {
             let node = tries.next().await?;
-            let answers = node.call_each::<GetBlockHeaderVerbose>("getblockheader", &params).await;
+            let answers = node.call_each::<RawHeaderPlace>("getblockheader", &params).await;
             let answer = answers.and_then(|answers| {
                 answers.into_iter().zip(hashes).map(|(answer, hash)| read_place(*hash, answer)).collect()
             });
@@ -267,9 +266,9 @@ fn read_header(network: Network, hash: BlockHash, answer: Result<String, Problem
     Ok(header)
 }
 
-fn read_place(hash: BlockHash, answer: Result<GetBlockHeaderVerbose, Problem>) -> Result<Option<HeaderPlace>, Problem> {
+fn read_place(hash: BlockHash, answer: Result<RawHeaderPlace, Problem>) -> Result<Option<HeaderPlace>, Problem> {
     match absent(answer, hash) {
-        Ok(raw) if raw.hash == hash.to_string() => expected(HeaderPlace::read(&raw)).map(Some),
+        Ok(raw) if raw.hash == hash => expected(raw.place()).map(Some),
         Ok(_) => Err(Problem::UnexpectedAnswer),
         Err(Problem::NoSuchBlock { .. }) => Ok(None),
         Err(problem) => Err(problem),

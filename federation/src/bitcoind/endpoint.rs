@@ -83,7 +83,9 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         if let Ok(address) = text.parse::<SocketAddr>() {
             let (ip, port) = (address.ip(), address.port());
-            return if port == 0 { Err(EndpointError) } else { Ok(Endpoint { host: Host::Ip(ip), port }) };
+            // Which interface is meant would be lost.
+            let is_scoped = matches!(address, SocketAddr::V6(address) if address.scope_id() != 0);
+            return if port == 0 || is_scoped { Err(EndpointError) } else { Ok(Endpoint { host: Host::Ip(ip), port }) };
         }
         let (name, port) = text.rsplit_once(':').ok_or(EndpointError)?;
         let label = |label: &str| {
@@ -188,6 +190,7 @@ mod tests {
             "h h:1",
             "h\r\n:1",
             "[::1]",
+            "[fe80::1%3]:1",
         ] {
             assert_eq!(text.parse::<Endpoint>(), Err(EndpointError), "{text}");
         }

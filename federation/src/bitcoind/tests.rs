@@ -103,6 +103,79 @@ async fn what_is_no_json_rpc_answer_is_refused() {
     assert!(matches!(garbage, Problem::ConnectionLost(_)), "{garbage:?}");
 }
 
+/// What is not used is not read: it has another form in every version, and some options change it.
+#[tokio::test]
+async fn what_is_not_used_of_an_answer_may_have_any_form() {
+    let best = genesis().block_hash();
+    let forms = [
+        json!("This is a pre-release test build"),
+        json!(""),
+        json!(["one", "two"]),
+        json!([]),
+        json!(null),
+        json!({"x": 1}),
+    ];
+    for warnings in forms {
+        let other = warnings.clone();
+        let fake = Fake::start(move |asked| {
+            let result = match asked.method() {
+                "getblockchaininfo" => json!({
+                    "chain": "regtest", "blocks": 7, "headers": 9, "bestblockhash": best, "difficulty": "1.5",
+                    "time": null, "verificationprogress": 1, "initialblockdownload": false, "size_on_disk": -1,
+                    "pruned": true, "pruneheight": 3, "softforks": {"bip34": []}, "warnings": other,
+                }),
+                "getnetworkinfo" => json!({
+                    "version": 300_000, "subversion": "/Satoshi:30.0.0/", "connections": 4, "relayfee": "0",
+                    "localservices": 5, "warnings": other,
+                }),
+                "getblockheader" => json!([{
+                    "hash": best, "height": 5, "confirmations": -1, "version": "x", "nTx": null, "time": -5,
+                    "warnings": other,
+                }]),
+                "getmempoolinfo" => serde_json::from_str(
+                    r#"{"loaded": true, "size": 2, "mempoolminfee": 0.00001000, "incrementalrelayfee": 0.00001000,
+                        "fullrbf": "yes", "limitclustercount": {}}"#,
+                )
+                .unwrap(),
+                _ => return Reply::Honest,
+            };
+            Reply::Result(result)
+        })
+        .await;
+        let client = client(vec![fake.config()]);
+        let info = client.chain_info().await.unwrap();
+        let heights = (info.blocks, info.headers, info.pruned_below);
+        assert_eq!(heights, (BitcoinHeight(7), BitcoinHeight(9), Some(BitcoinHeight(3))), "{warnings}");
+        assert_eq!((info.best, info.initial_block_download), (best, false));
+        assert_eq!(client.network_info().await.unwrap().connections, 4);
+        let places = client.header_places(&[best]).await.unwrap();
+        assert_eq!(places, [Some(HeaderPlace { height: BitcoinHeight(5), confirmations: None })]);
+        assert_eq!(client.mempool_info().await.unwrap().transactions, 2);
+    }
+}
+
+/// And what is used has one form.
+#[tokio::test]
+async fn what_is_used_of_an_answer_has_its_form() {
+    let best = genesis().block_hash();
+    for (field, wrong) in [
+        ("blocks", json!("7")),
+        ("blocks", json!(-1)),
+        ("blocks", json!(4_294_967_296_u64)),
+        ("headers", json!(null)),
+        ("bestblockhash", json!("00")),
+        ("initialblockdownload", json!(0)),
+        ("pruneheight", json!(-3)),
+    ] {
+        let mut answer = json!({"blocks": 7, "headers": 9, "bestblockhash": best, "initialblockdownload": false});
+        answer[field] = wrong;
+        let shown = answer.to_string();
+        let fake = bends("getblockchaininfo", move |_| Reply::Result(answer.clone())).await;
+        let refused = client(vec![fake.config()]).chain_info().await.unwrap_err();
+        assert!(matches!(refused.problem, Problem::UnexpectedAnswer), "{shown}: {refused}");
+    }
+}
+
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     let other = Fake::start(|_| Reply::Honest).await;

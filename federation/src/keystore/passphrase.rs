@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::files::{PrivateFileError, open_private, read_bounded};
+use crate::text::{decode, nfc, nfd, nfkd, without_mark};
 
 /// Most bytes of a passphrase.
 const BYTES_MAX: usize = 1_024;
@@ -32,7 +33,7 @@ pub enum PassphraseError {
     #[error("the two passphrases differ: nothing was changed, try again")]
     Differ,
     /// It is no text.
-    #[error("the passphrase is no UTF-8 text: it is not the one")]
+    #[error("the passphrase is no text: write it as UTF-8, or as UTF-16 with a byte-order mark")]
     NotText,
     /// The variable is not set.
     #[error("the environment variable {name} is not set: set it to the passphrase, or name a passphrase file")]
@@ -57,19 +58,34 @@ pub enum PassphraseSource {
 }
 
 /// A passphrase. It is never shown, and its memory is wiped.
-pub struct Passphrase(Zeroizing<String>);
+///
+/// New files are sealed with its normal form (BIP39's: NFKD), so that it opens them however a keyboard composes its letters.
+pub struct Passphrase {
+    normal: Zeroizing<String>,
+    /// Its other forms, by which builds without a normal form may have sealed a file: as it was given, composed, decomposed.
+    others: Vec<Zeroizing<String>>,
+}
 
 impl Passphrase {
-    /// This passphrase.
+    /// This passphrase, without the byte-order mark that it may begin with.
     ///
     /// # Errors
     /// It is empty or too long.
     pub fn new(text: Zeroizing<String>) -> Result<Self, PassphraseError> {
+        let plain = without_mark(&text);
         match text.len() {
-            0 => Err(PassphraseError::Empty),
-            1..=BYTES_MAX => Ok(Self(text)),
-            _ => Err(PassphraseError::TooLong),
+            _ if plain.is_empty() => return Err(PassphraseError::Empty),
+            0..=BYTES_MAX => {}
+            _ => return Err(PassphraseError::TooLong),
         }
+        let normal = nfkd(plain);
+        let mut others: Vec<Zeroizing<String>> = Vec::with_capacity(4);
+        for form in [nfc(plain), nfd(plain), Zeroizing::new(plain.to_owned()), text] {
+            if *form != *normal && others.iter().all(|other| **other != *form) {
+                others.push(form);
+            }
+        }
+        Ok(Self { normal, others })
     }
 
     /// Gets that of the member's keys from its source.
@@ -113,10 +129,11 @@ impl Passphrase {
             PassphraseSource::Prompt => Self::prompt(&format!("New passphrase for {what}: "))?,
             other => Self::get_of(other, what)?,
         };
-        if first.0.chars().count() < CHARACTERS_MIN {
+        // An accent is no character of its own.
+        if nfc(&first.normal).chars().count() < CHARACTERS_MIN {
             return Err(PassphraseError::TooShort);
         }
-        if *source == PassphraseSource::Prompt && *Self::prompt("The same again: ")?.0 != *first.0 {
+        if *source == PassphraseSource::Prompt && *Self::prompt("The same again: ")?.normal != *first.normal {
             return Err(PassphraseError::Differ);
         }
         Ok(first)
@@ -128,7 +145,11 @@ impl Passphrase {
         let bytes = read_bounded(&file, 4 * BYTES_MAX as u64)
             .map_err(|source| failed(PrivateFileError::Io { path: path.to_owned(), doing: "read", source }))?;
         let bytes = Zeroizing::new(bytes.ok_or(PassphraseError::TooLong)?);
-        let text = std::str::from_utf8(&bytes).map_err(|_| PassphraseError::NotText)?;
+        // In UTF-8 the mark is part of what is given: builds that did not know it took it for part of the passphrase.
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            return Self::new(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()));
+        }
+        let text = decode(&bytes).ok_or(PassphraseError::NotText)?;
         Self::new(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
     }
 
@@ -136,8 +157,20 @@ impl Passphrase {
         Self::new(Zeroizing::new(rpassword::prompt_password(text).map_err(PassphraseError::Prompt)?))
     }
 
+    /// As builds without a normal form took it.
+    #[cfg(test)]
+    pub(super) fn as_given(text: &str) -> Self {
+        Self { normal: Zeroizing::new(text.to_owned()), others: Vec::new() }
+    }
+
+    /// What new files are sealed with.
     pub(super) fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        self.normal.as_bytes()
+    }
+
+    /// What a file may have been sealed with, the likeliest first. One form for ASCII, at most five.
+    pub(super) fn forms(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(&self.normal).chain(&self.others).map(|form| form.as_bytes())
     }
 }
 

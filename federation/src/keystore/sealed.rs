@@ -122,7 +122,7 @@ impl SealedFile {
         OsRng
             .try_fill_bytes(&mut salt)
             .map_err(|error| of_keystore(path, super::KeyError::Randomness(error).into()))?;
-        let key = derive(path, passphrase, &salt, cost).map_err(|error| of_keystore(path, error))?;
+        let key = derive(path, passphrase.as_bytes(), &salt, cost).map_err(|error| of_keystore(path, error))?;
         let bytes = seal(path, magic, cost, &salt, &key, content)?;
         files::create_private(path, &bytes).map_err(|error| of_file(path, error))?;
         let lock = KeyLock::take(path).map_err(|error| of_keystore(path, error))?;
@@ -145,16 +145,8 @@ impl SealedFile {
         if !parts.cost.is_bounded() {
             return Err(damaged());
         }
-        let key = derive(path, passphrase, parts.salt, parts.cost).map_err(|error| of_keystore(path, error))?;
-        let mut content = Zeroizing::new(parts.sealed.to_vec());
-        XChaCha20Poly1305::new((&*key).into())
-            .decrypt_in_place_detached(
-                XNonce::from_slice(parts.nonce),
-                parts.header,
-                &mut content,
-                Tag::from_slice(parts.tag),
-            )
-            .map_err(|_| SealedFileError::WrongPassphrase { path: path.to_owned() })?;
+        let opened = passphrase.forms().find_map(|form| parts.open(path, form).transpose());
+        let (key, content) = opened.ok_or_else(|| SealedFileError::WrongPassphrase { path: path.to_owned() })??;
         let file = Self { path: real(path)?, magic, cost: parts.cost, salt: *parts.salt, key, _lock: lock };
         Ok((file, content))
     }
@@ -236,6 +228,9 @@ fn of_keystore(path: &Path, error: KeystoreError) -> SealedFileError {
     }
 }
 
+/// The key of a sealed file, and its content.
+type Opened = (Zeroizing<[u8; 32]>, Zeroizing<Vec<u8>>);
+
 /// The parts of a sealed file.
 struct Parts<'a> {
     header: &'a [u8],
@@ -259,6 +254,19 @@ impl<'a> Parts<'a> {
             VERSION => Self::of_body(body).ok_or_else(damaged),
             found => Err(SealedFileError::OtherFormat { path: path.to_owned(), found }),
         }
+    }
+
+    /// The key and the content, if these bytes are the passphrase.
+    fn open(&self, path: &Path, passphrase: &[u8]) -> Result<Option<Opened>, SealedFileError> {
+        let key = derive(path, passphrase, self.salt, self.cost).map_err(|error| of_keystore(path, error))?;
+        let mut content = Zeroizing::new(self.sealed.to_vec());
+        let opened = XChaCha20Poly1305::new((&*key).into()).decrypt_in_place_detached(
+            XNonce::from_slice(self.nonce),
+            self.header,
+            &mut content,
+            Tag::from_slice(self.tag),
+        );
+        Ok(opened.is_ok().then_some((key, content)))
     }
 
     fn of_body(body: &'a [u8]) -> Option<Self> {

@@ -78,6 +78,34 @@ fn a_wrong_passphrase_is_not_damage() {
 }
 
 #[test]
+fn a_passphrase_opens_the_file_in_every_unicode_form() {
+    let home = tempfile::tempdir().unwrap();
+    let keys = MemberKeys::generate().unwrap();
+    let (composed, decomposed) = ("caf\u{e9} \u{fb01}", "cafe\u{301} \u{fb01}");
+    // Sealed by this build, and by one that took what it was given, with the mark of an editor or without.
+    let marked = format!("\u{feff}{composed}");
+    let sealed = [
+        passphrase(composed),
+        passphrase(decomposed),
+        Passphrase::as_given(composed),
+        Passphrase::as_given(decomposed),
+        Passphrase::as_given(&marked),
+    ];
+    for (number, by) in sealed.iter().enumerate() {
+        let path = home.path().join(number.to_string());
+        keys.store_with(&path, by, CHEAP).unwrap();
+        for typed in [composed, decomposed, &marked] {
+            if number == 4 && typed != marked {
+                continue;
+            }
+            assert_eq!(verify_backup(&path, &passphrase(typed)).unwrap(), keys.public(), "{number} {typed:?}");
+        }
+        let wrong = verify_backup(&path, &passphrase("cafe \u{fb01}"));
+        assert!(matches!(wrong, Err(KeystoreError::WrongPassphrase { .. })));
+    }
+}
+
+#[test]
 fn every_damaged_byte_is_seen() {
     let (_home, path, _) = stored();
     let whole = std::fs::read(&path).unwrap();

@@ -9,6 +9,7 @@ use causeway_consensus::state::OpenError;
 use causeway_federation::command::CommandError;
 
 use super::check::Damage;
+use crate::ask::AskError;
 use crate::config::ConfigError;
 use crate::devnet::DevnetError;
 use crate::home::HomeError;
@@ -98,14 +99,23 @@ pub enum CliError {
         pid: String,
         url: String,
         #[source]
-        source: minreq::Error,
+        source: AskError,
     },
     /// The home of a running node that serves no REST.
     #[error("the node on {} runs (pid {pid}), but serves no REST: set enabled = true under [rest] in its config.toml and restart it", path.display())]
     RestDisabled { path: PathBuf, pid: String },
     /// Something else answers.
     #[error("{url} answers with status {status}: another program listens there, or the node is still starting")]
-    WrongAnswer { url: String, status: i32 },
+    WrongAnswer { url: String, status: u16 },
+    /// Something else is answered.
+    #[error(
+        "{url} answers something else than a node's status: another program listens there, or a node of another version; see [rest] in its config.toml"
+    )]
+    OtherAnswer {
+        url: String,
+        #[source]
+        source: serde_json::Error,
+    },
     /// The barrier is below the chain's first decided height.
     #[error(
         "--above {got} is below {min}, the last height that nobody votes on: give the highest height that the network has decided"

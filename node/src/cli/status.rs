@@ -14,14 +14,15 @@ use serde::{Deserialize, Serialize};
 
 use super::CliError;
 use super::keys::{describe, validator_key};
+use crate::ask::{BaseUrl, Bounds};
 use crate::config::Config;
 use crate::home::{Home, HomeError};
 use crate::shell::evidence::EvidenceStore;
 use crate::shell::log_file::{LogError, LogFile};
 use crate::shell::mark_file::MarkFile;
 
-/// How long to wait for a running node.
-const TIMEOUT_S: u64 = 5;
+/// What the answer of a running node may take.
+const BOUNDS: Bounds = Bounds::within(1 << 20, 5);
 
 /// What `causeway status` is told.
 #[derive(Debug, Args)]
@@ -121,15 +122,15 @@ fn ask_running(config: &Config, path: PathBuf, pid: String) -> Result<RunningSta
     if !config.rest.enabled {
         return Err(CliError::RestDisabled { path, pid });
     }
-    let url = format!("http://{}/v1/status", reachable(config.rest.bind));
-    let answer = match minreq::get(url.as_str()).with_timeout(TIMEOUT_S).send() {
-        Ok(answer) => answer,
-        Err(source) => return Err(CliError::NoAnswer { path, pid, url, source }),
-    };
-    if answer.status_code != 200 {
-        return Err(CliError::WrongAnswer { url, status: answer.status_code });
+    const PATH: &str = "/v1/status";
+    let base: BaseUrl = format!("http://{}", reachable(config.rest.bind)).parse().expect("an address and a port");
+    let url = format!("{base}{PATH}");
+    let answer = base.get(PATH, BOUNDS).and_then(|answer| Ok((answer.status(), answer.bytes()?)));
+    match answer {
+        Ok((200, body)) => serde_json::from_slice(&body).map_err(|source| CliError::OtherAnswer { url, source }),
+        Ok((status, _)) => Err(CliError::WrongAnswer { url, status }),
+        Err(source) => Err(CliError::NoAnswer { path, pid, url, source }),
     }
-    answer.json().map_err(|source| CliError::NoAnswer { path, pid, url, source })
 }
 
 /// Where to ask what listens at every address.

@@ -8,10 +8,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{DevNode, DevnetError};
+use crate::ask::{Answer, AskError, BaseUrl, Bounds};
 use crate::rest::in_words;
 
-/// How long a node may take to answer, in seconds.
-const TIMEOUT_S: u64 = 30;
+/// What an answer of a node may take: as much as the longest has.
+const BOUNDS: Bounds = Bounds::within(64 << 20, 30);
 
 /// How long a payment may take until it is final.
 const FINAL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -142,7 +143,7 @@ impl DevNode {
     /// # Errors
     /// No answer, or not that one.
     pub fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, DevnetError> {
-        self.read(path, &self.ask(minreq::get(self.url(path)), path)?)
+        self.read(path, &self.get(path)?)
     }
 
     /// The JSON of `GET path`; None with status 404.
@@ -150,7 +151,7 @@ impl DevNode {
     /// # Errors
     /// No answer, or not that one.
     pub fn json_if_any<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, DevnetError> {
-        match self.ask(minreq::get(self.url(path)), path) {
+        match self.get(path) {
             Ok(body) => self.read(path, &body).map(Some),
             Err(DevnetError::Answer { status: 404, .. }) => Ok(None),
             Err(error) => Err(error),
@@ -162,8 +163,8 @@ impl DevNode {
     /// # Errors
     /// No answer, or not that one.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &serde_json::Value) -> Result<T, DevnetError> {
-        let request = minreq::post(self.url(path)).with_header("Content-Type", "application/json");
-        self.read(path, &self.ask(request.with_body(body.to_string()), path)?)
+        let answer = self.at(path, |base| base.post(path, "application/json", body.to_string(), BOUNDS));
+        self.read(path, &answer?)
     }
 
     /// The height of its tip.
@@ -180,9 +181,9 @@ impl DevNode {
     /// No answer, or not that one.
     pub fn block(&self, height: u32) -> Result<Block, DevnetError> {
         let path = format!("/block-height/{height}");
-        let hash = self.ask(minreq::get(self.url(&path)), &path)?;
+        let hash = self.get(&path)?;
         let path = format!("/block/{}/raw", String::from_utf8_lossy(&hash));
-        let bytes = self.ask(minreq::get(self.url(&path)), &path)?;
+        let bytes = self.get(&path)?;
         deserialize(&bytes).map_err(|_| self.no_answer(&path))
     }
 
@@ -200,7 +201,7 @@ impl DevNode {
     /// No answer.
     pub fn is_known(&self, txid: Txid) -> Result<bool, DevnetError> {
         let path = format!("/tx/{txid}/raw");
-        match self.ask(minreq::get(self.url(&path)), &path) {
+        match self.get(&path) {
             Ok(_) => Ok(true),
             Err(DevnetError::Answer { status: 404, .. }) => Ok(false),
             Err(error) => Err(error),
@@ -212,7 +213,7 @@ impl DevNode {
     /// # Errors
     /// The node does not take it, or does not answer.
     pub fn submit(&self, transaction: &Transaction) -> Result<Txid, DevnetError> {
-        match self.ask(minreq::post(self.url("/tx")).with_body(serialize_hex(transaction)), "/tx") {
+        match self.at("/tx", |base| base.post("/tx", "text/plain", serialize_hex(transaction), BOUNDS)) {
             Ok(_) => Ok(transaction.compute_txid()),
             Err(DevnetError::Answer { name, body, .. }) => Err(DevnetError::Refused { name, answer: body }),
             Err(error) => Err(error),
@@ -255,16 +256,22 @@ impl DevNode {
         DevnetError::NoAnswer { name: self.name.clone(), url: self.url(path) }
     }
 
+    fn get(&self, path: &str) -> Result<Vec<u8>, DevnetError> {
+        self.at(path, |base| base.get(path, BOUNDS))
+    }
+
     /// The body of an answer with status 200.
-    fn ask(&self, request: minreq::Request, path: &str) -> Result<Vec<u8>, DevnetError> {
-        let response = request.with_timeout(TIMEOUT_S).send().map_err(|_| self.no_answer(path))?;
-        if response.status_code == 200 {
-            return Ok(response.into_bytes());
+    fn at(&self, path: &str, ask: impl FnOnce(&BaseUrl) -> Result<Answer, AskError>) -> Result<Vec<u8>, DevnetError> {
+        let base: BaseUrl = self.rest.parse().map_err(|_| self.no_answer(path))?;
+        let answer = ask(&base).and_then(|answer| Ok((answer.status(), answer.bytes()?)));
+        let (status, body) = answer.map_err(|_| self.no_answer(path))?;
+        if status == 200 {
+            return Ok(body);
         }
-        let body = String::from_utf8_lossy(response.as_bytes());
+        let body = String::from_utf8_lossy(&body);
         let body = in_words(&body).unwrap_or_else(|| body.into_owned());
         let body = body.trim().chars().take(300).collect();
-        Err(DevnetError::Answer { name: self.name.clone(), url: self.url(path), status: response.status_code, body })
+        Err(DevnetError::Answer { name: self.name.clone(), url: self.url(path), status, body })
     }
 
     fn read<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, DevnetError> {

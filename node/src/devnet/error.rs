@@ -98,7 +98,7 @@ pub enum DevnetError {
     NoAnswer { name: String, url: String },
     /// A node answers with something else than what was asked for.
     #[error("{name} answers to {url} with status {status}: {body}")]
-    Answer { name: String, url: String, status: i32, body: String },
+    Answer { name: String, url: String, status: u16, body: String },
     /// A node's answer is not what it should be.
     #[error("{name} answers to {url} with something else than expected: is it of this version?")]
     Unreadable {

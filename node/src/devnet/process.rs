@@ -132,13 +132,15 @@ impl Process {
     /// # Errors
     /// It ends or stays silent.
     pub fn wait_ready(&mut self, timeout: Duration) -> Result<(), DevnetError> {
-        let (started, url) = (Instant::now(), format!("{}/v1/status", self.node.rest));
+        const PATH: &str = "/v1/status";
+        let started = Instant::now();
         loop {
             self.check()?;
-            if get(&url).is_some() {
+            if get(&self.node.rest, PATH).is_some() {
                 return Ok(());
             }
             if started.elapsed() > timeout {
+                let url = format!("{}{PATH}", self.node.rest);
                 let (name, seconds, log) = (self.node.name.clone(), timeout.as_secs(), self.node.log.clone());
                 return Err(DevnetError::Silent { name, url, seconds, log });
             }

@@ -10,6 +10,7 @@ use causeway_consensus::StateFault;
 use causeway_consensus::bft::DecodeError;
 use futures::Stream;
 use serde::Serialize;
+use tokio::sync::mpsc;
 use warp::Reply;
 use warp::http::StatusCode;
 use warp::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -21,8 +22,8 @@ use super::problem::{ProblemJson, is_ours};
 use super::transactions::RpcError;
 use crate::shell::Stopped;
 
-/// The longest JSON answer, in bytes. Only scripts made for the purpose, up to 25 bytes of words for each of theirs, come
-/// near it.
+/// The longest JSON answer that is made in one piece, in bytes. Only scripts made for the purpose come near it. A page of a
+/// history has no such bound: what is long of it goes out in parts.
 pub(super) const MAX_JSON_BYTES: usize = 64 << 20;
 
 /// Transactions on one page of a block's, or of a history in the chain.
@@ -55,7 +56,12 @@ enum Body {
     Bytes(Vec<u8>),
     /// Until it ends.
     Events(Events),
+    /// As they are made.
+    Parts(mpsc::Receiver<Part>),
 }
+
+/// A part of an answer; an error in its place breaks the connection off, so that nobody takes what came before for all.
+pub(super) type Part = Result<Bytes, io::Error>;
 
 /// A stream of events.
 type Events = Pin<Box<dyn Stream<Item = Result<Bytes, Infallible>> + Send + Sync>>;
@@ -65,6 +71,7 @@ impl fmt::Debug for Body {
         match self {
             Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
             Self::Events(_) => f.write_str("events"),
+            Self::Parts(_) => f.write_str("parts"),
         }
     }
 }
@@ -92,6 +99,17 @@ impl Answer {
         Ok(Self { status: StatusCode::OK, content_type: "application/json", keep, body: Body::Bytes(body.0) })
     }
 
+    /// A list that is written already.
+    pub(super) fn json_list(list: JsonList, keep: Keep) -> Self {
+        let body = Body::Bytes([b"[".as_slice(), &list.0.0, b"]"].concat());
+        Self { status: StatusCode::OK, content_type: "application/json", keep, body }
+    }
+
+    /// JSON that comes in parts.
+    pub(super) fn json_parts(parts: mpsc::Receiver<Part>, keep: Keep) -> Self {
+        Self { status: StatusCode::OK, content_type: "application/json", keep, body: Body::Parts(parts) }
+    }
+
     /// JSON that is written already.
     pub(super) fn written_json(json: &str, keep: Keep) -> Self {
         let body = Body::Bytes(json.as_bytes().to_vec());
@@ -113,6 +131,9 @@ impl Answer {
         let mut response = match self.body {
             Body::Bytes(bytes) => Response::new(bytes.into()),
             Body::Events(events) => warp::reply::stream(events).into_response(),
+            Body::Parts(mut parts) => {
+                warp::reply::stream(futures::stream::poll_fn(move |cx| parts.poll_recv(cx))).into_response()
+            }
         };
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
@@ -136,7 +157,32 @@ impl Answer {
     }
 }
 
+/// The items of a JSON list, with commas between them and no brackets around.
+#[derive(Default)]
+pub(super) struct JsonList(Bounded);
+
+impl JsonList {
+    /// Adds one at the end.
+    pub(super) fn push(&mut self, item: &impl Serialize) -> Result<(), Refusal> {
+        if !self.is_empty() {
+            self.0.0.push(b',');
+        }
+        serde_json::to_writer(&mut self.0, item).map_err(|_| Refusal::AnswerTooLarge)
+    }
+
+    /// Whether it has none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.0.is_empty()
+    }
+
+    /// What is written of it.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0.0
+    }
+}
+
 /// A vector that does not grow above [`MAX_JSON_BYTES`].
+#[derive(Default)]
 struct Bounded(Vec<u8>);
 
 impl Write for Bounded {

@@ -13,6 +13,10 @@ use super::reader::Place;
 use super::routes::Key;
 use super::schema::{Hash, HexBytes};
 
+/// Bytes of scripts up to which a transaction shows them in words too, those of what it spends included: words may take 25
+/// times as many bytes, and nobody reads that many.
+pub(super) const WORDS_SCRIPT_BYTES_MAX: usize = 20_000;
+
 /// A block.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Block")]
@@ -101,14 +105,17 @@ impl<'a> TransactionJson<'a> {
         status: StatusJson,
     ) -> Self {
         let prevout = |input: &TxIn| spent.get(&input.previous_output);
+        let of_inputs = transaction.input.iter().map(|input| script_bytes(input, prevout(input)));
+        let of_outputs = transaction.output.iter().map(|output| output.script_pubkey.len());
+        let words = of_inputs.chain(of_outputs).sum::<usize>() <= WORDS_SCRIPT_BYTES_MAX;
         let value_in: u64 = transaction.input.iter().filter_map(prevout).map(|output| output.value.to_sat()).sum();
         let value_out: u64 = transaction.output.iter().map(|output| output.value.to_sat()).sum();
         Self {
             txid,
             version: transaction.version.0,
             locktime: transaction.lock_time.to_consensus_u32(),
-            vin: transaction.input.iter().map(|input| InputJson::new(input, prevout(input), network)).collect(),
-            vout: transaction.output.iter().map(|output| OutputJson::new(output, network)).collect(),
+            vin: transaction.input.iter().map(|input| InputJson::new(input, prevout(input), network, words)).collect(),
+            vout: transaction.output.iter().map(|output| OutputJson::new(output, network, words)).collect(),
             size: transaction.total_size(),
             weight: transaction.weight().to_wu(),
             // A coinbase takes in nothing.
@@ -129,8 +136,10 @@ struct InputJson<'a> {
     prevout: Option<OutputJson<'a>>,
     #[schemars(with = "HexBytes")]
     scriptsig: Hex<'a>,
-    #[schemars(with = "String")]
-    scriptsig_asm: Asm<'a>,
+    /// Absent, as all words of the transaction, if its scripts are long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    scriptsig_asm: Option<Asm<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<HexBytes>")]
     witness: Vec<Hex<'a>>,
@@ -145,22 +154,36 @@ struct InputJson<'a> {
 }
 
 impl<'a> InputJson<'a> {
-    fn new(input: &'a TxIn, prevout: Option<&'a TxOut>, network: Network) -> Self {
-        let redeem_script = prevout.and_then(|prevout| redeem_script(input, prevout));
-        let witness_script = prevout.and_then(|prevout| witness_script(input, prevout, redeem_script));
+    /// Returns an input, with its scripts in words or without.
+    fn new(input: &'a TxIn, prevout: Option<&'a TxOut>, network: Network, words: bool) -> Self {
+        let (redeem_script, witness_script) = inner_scripts(input, prevout);
+        let in_words = |script: &'a Script| words.then_some(Asm(script));
         Self {
             txid: input.previous_output.txid,
             vout: input.previous_output.vout,
-            prevout: prevout.map(|output| OutputJson::new(output, network)),
+            prevout: prevout.map(|output| OutputJson::new(output, network, words)),
             scriptsig: Hex(input.script_sig.as_bytes()),
-            scriptsig_asm: Asm(&input.script_sig),
+            scriptsig_asm: in_words(&input.script_sig),
             witness: input.witness.iter().map(Hex).collect(),
             is_coinbase: input.previous_output.is_null(),
             sequence: input.sequence.to_consensus_u32(),
-            inner_redeemscript_asm: redeem_script.map(Asm),
-            inner_witnessscript_asm: witness_script.map(Asm),
+            inner_redeemscript_asm: redeem_script.and_then(in_words),
+            inner_witnessscript_asm: witness_script.and_then(in_words),
         }
     }
+}
+
+/// The scripts inside an input: the one that P2SH pushes, and the one in the witness.
+fn inner_scripts<'a>(input: &'a TxIn, prevout: Option<&TxOut>) -> (Option<&'a Script>, Option<&'a Script>) {
+    let redeem_script = prevout.and_then(|prevout| redeem_script(input, prevout));
+    (redeem_script, prevout.and_then(|prevout| witness_script(input, prevout, redeem_script)))
+}
+
+/// Bytes of all scripts of an input, and of what it spends.
+fn script_bytes(input: &TxIn, prevout: Option<&TxOut>) -> usize {
+    let (redeem_script, witness_script) = inner_scripts(input, prevout);
+    let inner = redeem_script.map_or(0, Script::len) + witness_script.map_or(0, Script::len);
+    input.script_sig.len() + inner + prevout.map_or(0, |prevout| prevout.script_pubkey.len())
 }
 
 /// The script that a P2SH input pushes last.
@@ -194,8 +217,10 @@ fn witness_script<'a>(input: &'a TxIn, prevout: &TxOut, redeem_script: Option<&S
 struct OutputJson<'a> {
     #[schemars(with = "HexBytes")]
     scriptpubkey: Hex<'a>,
-    #[schemars(with = "String")]
-    scriptpubkey_asm: Asm<'a>,
+    /// Absent, as all words of the transaction, if its scripts are long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    scriptpubkey_asm: Option<Asm<'a>>,
     scriptpubkey_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -204,11 +229,12 @@ struct OutputJson<'a> {
 }
 
 impl<'a> OutputJson<'a> {
-    fn new(output: &'a TxOut, network: Network) -> Self {
+    /// Returns an output, with its script in words or without.
+    fn new(output: &'a TxOut, network: Network, words: bool) -> Self {
         let script = &output.script_pubkey;
         Self {
             scriptpubkey: Hex(script.as_bytes()),
-            scriptpubkey_asm: Asm(script),
+            scriptpubkey_asm: words.then_some(Asm(script)),
             scriptpubkey_type: script_type(script),
             scriptpubkey_address: Address::from_script(script, network).ok(),
             value: output.value.to_sat(),

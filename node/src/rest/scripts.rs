@@ -1,8 +1,10 @@
 //! `/address...` and `/scripthash...`: the history of a script, from the chain and the mempool at one tip.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::hashes::{Hash, sha256};
@@ -10,18 +12,33 @@ use bitcoin::hex::FromHex;
 use bitcoin::{Address, Network, OutPoint, Transaction, Txid};
 use causeway_consensus::coin::is_unspendable;
 use causeway_consensus::state::{IndexView, ScriptId, TxPlace};
+use tokio::sync::mpsc;
 
 use super::App;
-use super::answer::{Answer, Keep, PAGE, Refusal};
+use super::answer::{Answer, JsonList, Keep, PAGE, Part, Refusal};
 use super::json::{ScriptJson, StatisticsJson, StatusJson, TransactionJson, UnspentJson};
 use super::live::Live;
-use super::reader::{DAMAGED_BLOCK, Place, Reader};
+use super::reader::{DAMAGED_BLOCK, Reader};
 use super::routes::{Key, OfScript};
 use super::waiting::Waiting;
-use crate::mempool::Mempool;
+use crate::mempool::{Entry, Mempool};
 
 /// Transactions of the mempool on one page.
 const MEMPOOL_PAGE: usize = 50;
+
+/// Bytes of them, serialised: the page ends before the one that has more, unless it is the first. JSON takes four times as
+/// many.
+const MEMPOOL_PAGE_BYTES: usize = 4 << 20;
+
+/// Serialised bytes of transactions of a page that are read and written at once; more go out in parts. A single one may have
+/// four times as many.
+const PART_BYTES: usize = 1 << 20;
+
+/// How long all parts of a page may take: 65 MB, which 25 standard transactions come to, at 1 Mbit/s.
+const PARTS_TIME: Duration = Duration::from_secs(600);
+
+/// How long the client may take until it is told that the page breaks off.
+const BREAK_TIME: Duration = Duration::from_secs(30);
 
 /// Unspent outputs that are listed (electrs: `--utxos-limit`).
 const MAX_UNSPENT: usize = 500;
@@ -58,7 +75,7 @@ pub(super) fn script_hash(key: &Key, network: Network) -> Result<[u8; sha256::Ha
 }
 
 /// What is asked of a script.
-pub(super) async fn of_script<L: Live>(app: &App<L>, key: Key, what: OfScript) -> Result<Answer, Refusal> {
+pub(super) async fn of_script<L: Live>(app: &Arc<App<L>>, key: Key, what: OfScript) -> Result<Answer, Refusal> {
     let asked = Asked::of(key, app.chain.network())?;
     let id = asked.id;
     match what {
@@ -75,40 +92,43 @@ pub(super) async fn of_script<L: Live>(app: &App<L>, key: Key, what: OfScript) -
         OfScript::Waiting => {
             app.at_one_tip(newest_waiting(id), move |reader, view, waiting| {
                 let waiting = still_waiting(view, waiting)?.resolve(reader)?;
-                Answer::json(&waiting.json(reader).collect::<Vec<_>>(), Keep::Never)
+                let mut list = JsonList::default();
+                waiting.json(reader).try_for_each(|transaction| list.push(&transaction))?;
+                Ok(Answer::json_list(list, Keep::Never))
             })
             .await
         }
         OfScript::Final(last) => {
             let last = last.and_then(|text| text.parse::<Txid>().ok());
             let trail = Arc::clone(&app.trail);
-            app.read(move |reader| {
+            let begun = app.read(move |reader| {
                 let view = reader.index()?;
                 // One that is in no block is, or was, in the mempool: what came after it is all of the chain.
                 let place = last.map(|last| view.place(&last)).transpose()?.flatten();
                 let before = place.filter(|_| last.is_some_and(|last| !trail.take(id, last)));
-                let page = Page::read(reader, &view, id, before)?;
-                Answer::json(&page.json(reader), Keep::Never)
-            })
-            .await
+                Page::begin(reader, view.history(&id, before, PAGE)?, JsonList::default())
+            });
+            begun.await?.finish(app)
         }
         OfScript::Unspent => unspent(app, id).await,
     }
 }
 
 /// The newest of the mempool, then the newest of the chain.
-async fn transactions<L: Live>(app: &App<L>, id: ScriptId) -> Result<Answer, Refusal> {
-    let (answer, last_seen) = app
+async fn transactions<L: Live>(app: &Arc<App<L>>, id: ScriptId) -> Result<Answer, Refusal> {
+    let (page, last_seen) = app
         .at_one_tip(newest_waiting(id), move |reader, view, waiting| {
             let waiting = still_waiting(view, waiting)?;
             let last_waiting = waiting.transactions.last().map(|(txid, _)| *txid);
             let waiting = waiting.resolve(reader)?;
-            let page = Page::read(reader, view, id, None)?;
-            let last_seen = last_waiting.filter(|_| page.transactions.is_empty());
-            let all: Vec<_> = waiting.json(reader).chain(page.json(reader)).collect();
-            Ok((Answer::json(&all, Keep::Never)?, last_seen))
+            let mut list = JsonList::default();
+            waiting.json(reader).try_for_each(|transaction| list.push(&transaction))?;
+            let places = view.history(&id, None, PAGE)?;
+            let last_seen = last_waiting.filter(|_| places.is_empty());
+            Ok((Page::begin(reader, places, list)?, last_seen))
         })
         .await?;
+    let answer = page.finish(app)?;
     if let Some(last) = last_seen {
         app.trail.leave(id, last);
     }
@@ -116,7 +136,15 @@ async fn transactions<L: Live>(app: &App<L>, id: ScriptId) -> Result<Answer, Ref
 }
 
 fn newest_waiting(id: ScriptId) -> impl Fn(&Mempool) -> Waiting + Clone + Send + 'static {
-    move |pool| Waiting::of(pool, pool.by_script(&id).take(MEMPOOL_PAGE))
+    move |pool| {
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            let is_first = bytes == 0;
+            bytes += entry.transaction().total_size();
+            is_first || bytes <= MEMPOOL_PAGE_BYTES
+        };
+        Waiting::of(pool, pool.by_script(&id).take(MEMPOOL_PAGE).take_while(fits))
+    }
 }
 
 /// The chain has the last word on what waits.
@@ -167,38 +195,100 @@ async fn unspent<L: Live>(app: &App<L>, id: ScriptId) -> Result<Answer, Refusal>
     .await
 }
 
-/// A page of a history in the chain.
+/// A page of a history, as far as it is written.
+///
+/// Clients take a page with fewer than [`PAGE`] transactions for the last one, so it has as many whatever their bytes: a
+/// stranger who pays a script by transactions of hundreds of kilobytes makes its pages long, but they never hold more than a
+/// part of one in memory, and there is no length at which they end.
 struct Page {
-    /// Newest first.
-    transactions: Vec<(Place, Txid, Transaction)>,
-    spent: HashMap<OutPoint, bitcoin::TxOut>,
+    list: JsonList,
+    /// What is to come, newest first.
+    rest: Vec<TxPlace>,
 }
 
 impl Page {
-    /// The newest, or those older than `before`.
-    fn read(reader: &Reader, view: &IndexView<'_>, id: ScriptId, before: Option<TxPlace>) -> Result<Self, Refusal> {
-        let places = view.history(&id, before, PAGE)?;
-        let mut found = reader.transactions(places.iter().copied())?;
-        let mut transactions = Vec::with_capacity(places.len());
-        for place in places {
-            let transaction = found.remove(&place).ok_or(DAMAGED_BLOCK)?;
-            transactions.push((reader.place_of(place)?, transaction.compute_txid(), transaction));
-        }
-        let spent = reader.spent_outputs(transactions.iter().map(|(.., transaction)| transaction))?;
-        Ok(Self { transactions, spent })
+    /// Writes what comes first of some places, after what is in the list already.
+    fn begin(reader: &Reader, places: Vec<TxPlace>, mut list: JsonList) -> Result<Self, Refusal> {
+        let rest = reader.show_some(places, &mut list)?;
+        Ok(Self { list, rest })
     }
 
-    fn json(&self, reader: &Reader) -> Vec<TransactionJson<'_>> {
-        let transactions = self.transactions.iter();
-        let show = transactions.map(|(place, txid, transaction)| {
-            let status = StatusJson::confirmed(place);
-            TransactionJson::new(transaction, *txid, &self.spent, reader.network(), status)
+    /// The answer: in one piece if that is all, else in parts.
+    fn finish<L: Live>(self, app: &Arc<App<L>>) -> Result<Answer, Refusal> {
+        let Self { list, rest } = self;
+        if rest.is_empty() {
+            return Ok(Answer::json_list(list, Keep::Never));
+        }
+        let permit = Arc::clone(&app.long_pages).try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        // One part waits for the client, while the next is made.
+        let (parts, answer) = mpsc::channel(1);
+        let app = Arc::clone(app);
+        tokio::spawn(async move {
+            let _permit = permit;
+            let sent = tokio::time::timeout(PARTS_TIME, send(&app, &parts, list, rest)).await;
+            let why = match sent {
+                Ok(Ok(())) => return,
+                Ok(Err(refusal)) => refusal,
+                Err(_) => Refusal::TooLate,
+            };
+            tracing::debug!(error = &why as &dyn std::error::Error, "a page of a history was broken off");
+            // A client that takes nothing any more, or has gone, misses nothing: what it has is no JSON.
+            let _ = tokio::time::timeout(BREAK_TIME, parts.send(Err(io::Error::other(why)))).await;
         });
-        show.collect()
+        Ok(Answer::json_parts(answer, Keep::Never))
     }
 }
 
+/// Sends a list and then what is at these places, as one JSON list. Ends early if nobody waits for it.
+async fn send<L: Live>(
+    app: &App<L>,
+    parts: &mpsc::Sender<Part>,
+    list: JsonList,
+    mut places: Vec<TxPlace>,
+) -> Result<(), Refusal> {
+    let mut part = [b"[".as_slice(), &list.into_bytes()].concat();
+    while !places.is_empty() {
+        if parts.send(Ok(part.into())).await.is_err() {
+            return Ok(());
+        }
+        let (list, rest) = app
+            .read(move |reader| {
+                let mut list = JsonList::default();
+                let rest = reader.show_some(places, &mut list)?;
+                Ok((list, rest))
+            })
+            .await?;
+        part = [b",".as_slice(), &list.into_bytes()].concat();
+        places = rest;
+    }
+    part.push(b']');
+    // As above.
+    let _ = parts.send(Ok(part.into())).await;
+    Ok(())
+}
+
 impl Reader {
+    /// Writes transactions at some places of final blocks into a list: the first, and as many more as are short. Returns the
+    /// other places. A block that holds several, one after the other, is read once.
+    fn show_some(&self, mut places: Vec<TxPlace>, list: &mut JsonList) -> Result<Vec<TxPlace>, Refusal> {
+        let (mut transactions, mut bytes) = (Vec::new(), 0);
+        for place in &places {
+            let cut = self.cut(place.height)?;
+            bytes += cut.raw(place.index).ok_or(DAMAGED_BLOCK)?.len();
+            if !transactions.is_empty() && bytes > PART_BYTES {
+                break;
+            }
+            let transaction = cut.transaction(place.index).ok_or(DAMAGED_BLOCK)?;
+            transactions.push((self.place_of(*place)?, transaction.compute_txid(), transaction));
+        }
+        let spent = self.spent_outputs(transactions.iter().map(|(.., transaction)| transaction))?;
+        for (place, txid, transaction) in &transactions {
+            let status = StatusJson::confirmed(place);
+            list.push(&TransactionJson::new(transaction, *txid, &spent, self.network(), status))?;
+        }
+        Ok(places.split_off(transactions.len()))
+    }
+
     /// The transactions at some places of final blocks. Each block is read once.
     pub(super) fn transactions(
         &self,

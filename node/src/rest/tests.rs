@@ -8,6 +8,7 @@ mod examples;
 mod histories;
 mod hostile;
 mod light_client;
+mod long_histories;
 mod openapi;
 mod own;
 mod packages;

@@ -1,11 +1,11 @@
 //! Deposits: an address on Bitcoin that the wallet worked out by itself, and what becomes of what is paid to it.
 
-use bdk_wallet::KeychainKind;
 use bitcoin::{Address, OutPoint, ScriptBuf};
 use causeway_consensus::peg::script::DepositTerms;
 
 pub use super::content::DepositRecord;
 use super::node::{DepositOffer, Node};
+use super::open::Look;
 use super::{Wallet, WalletError};
 use crate::devnet::client::Credit;
 
@@ -79,12 +79,15 @@ impl Wallet {
     /// A new deposit address, which the node looks at, and which is in the file.
     ///
     /// # Errors
-    /// The node is of another chain, refuses, or answers with another address; or the disk's. Then nothing may be paid to
-    /// it.
+    /// The node is of another chain, refuses, or answers with another address; too many addresses were not paid; or the
+    /// disk's. Then nothing may be paid to it.
     pub fn new_deposit(&mut self, node: &Node) -> Result<(DepositAddress, DepositOffer), WalletError> {
         node.check_chain(&self.spec)?;
         // A refusal takes no number: the file is written once the node has agreed.
-        let index = self.coins.reveal_next_address(KeychainKind::External).index;
+        if self.is_gap_full() {
+            self.sync(node, Look::Shown)?;
+        }
+        let index = self.reveal()?.index;
         let deposit = self.deposit_address(index);
         let offer = deposit.register(node)?;
         let record = DepositRecord { index, epoch: deposit.terms.epoch, address: deposit.address.to_string() };

@@ -3,16 +3,18 @@
 use std::io;
 use std::path::PathBuf;
 
-use bdk_esplora::esplora_client;
 use bdk_wallet::LoadError;
 use bdk_wallet::descriptor::DescriptorError;
 use bdk_wallet::error::{BuildFeeBumpError, CreateTxError};
-use bdk_wallet::keys::bip39;
 use bitcoin::{Address, Amount, BlockHash, Network, Txid};
 use causeway_chainspec::{ChainSpecError, PegOutAddressError};
 use causeway_federation::bitcoind::{BitcoindError, EndpointCountError};
 use causeway_federation::keystore::{PassphraseError, SealedFileError};
 use causeway_federation::spend::SpendError;
+
+use super::keys::MnemonicError;
+use super::node::NodeUrlError;
+use crate::ask::AskError;
 
 /// What went wrong with a wallet, and what to do.
 #[expect(missing_docs, reason = "every variant is documented, and its message names its fields")]
@@ -23,8 +25,8 @@ pub enum WalletError {
     #[error("the operating system gives no randomness: try again, on another machine if it goes on")]
     Randomness,
     /// No mnemonic.
-    #[error("this is no mnemonic: give the 12 to 24 English words of BIP39, in their order")]
-    Mnemonic(#[source] bip39::Error),
+    #[error(transparent)]
+    Mnemonic(#[from] MnemonicError),
     /// The file.
     #[error(transparent)]
     File(#[from] SealedFileError),
@@ -80,13 +82,13 @@ pub enum WalletError {
     Descriptor(#[source] Box<DescriptorError>),
     /// No URL that is used.
     #[error("{given} is no address of a node: {why}")]
-    NodeUrl { given: String, why: &'static str },
+    NodeUrl { given: String, why: NodeUrlError },
     /// No answer.
     #[error("no node answers at {url}: start one, or name another with --node")]
     NoAnswer {
         url: String,
         #[source]
-        source: minreq::Error,
+        source: AskError,
     },
     /// The connection ended in the middle of the answer.
     #[error("the answer of {url} ends too early: try again")]
@@ -97,7 +99,7 @@ pub enum WalletError {
     },
     /// The node refuses.
     #[error("{url} answers with status {status}: {body}")]
-    Answer { url: String, status: i32, body: String },
+    Answer { url: String, status: u16, body: String },
     /// The answer is another one.
     #[error("{url} answers something else than expected: is it a Causeway node of this version?")]
     Unreadable {
@@ -117,7 +119,7 @@ pub enum WalletError {
     Sync {
         url: String,
         #[source]
-        source: Box<esplora_client::Error>,
+        source: Box<WalletError>,
     },
     /// What the node tells is no continuation of what is known.
     #[error("the node at {url} tells of another chain than before: name another node with --node")]
@@ -192,6 +194,11 @@ pub enum WalletError {
         "the node at {url} answers with epoch {got} of the federation, the wallet's chainspec has {known}: make a wallet with the chain's newest chainspec and the same mnemonic"
     )]
     OtherEpoch { url: String, got: u32, known: u32 },
+    /// Nobody paid the last addresses.
+    #[error(
+        "the last {gap} addresses were not paid, as far as this wallet knows, and behind so many no restored wallet would look: run \"causeway wallet balance\" to learn of payments, or use an address that was shown (\"causeway wallet address\", \"causeway wallet deposits\")"
+    )]
+    GapFull { gap: u32 },
     /// No deposit address of this wallet.
     #[error("{given} is no deposit address that this wallet has shown: see \"causeway wallet deposits\"")]
     NoDeposit { given: String },

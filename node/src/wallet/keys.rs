@@ -11,12 +11,13 @@
 //! record: with the mnemonic and the chainspec all deposits are found again.
 
 use bdk_wallet::KeychainKind;
-use bdk_wallet::keys::bip39::{Language, Mnemonic};
+use bdk_wallet::keys::bip39::{self, Language, Mnemonic};
 use bdk_wallet::template::Bip86Public;
 use bitcoin::bip32::{ChildNumber, DerivationPath, Fingerprint, Xpriv, Xpub};
 use bitcoin::key::Secp256k1;
 use bitcoin::secp256k1::{All, Keypair, XOnlyPublicKey};
 use bitcoin::{Network, NetworkKind};
+use causeway_federation::text::{decode, nfkd};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use zeroize::Zeroizing;
@@ -60,13 +61,70 @@ pub fn new_mnemonic() -> Result<Mnemonic, WalletError> {
     Ok(Mnemonic::from_entropy_in(Language::English, &*entropy).expect("16 bytes make 12 words"))
 }
 
-/// The mnemonic that was typed: 12, 15, 18, 21 or 24 English words.
+/// Why a text is no mnemonic. No word of it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MnemonicError {
+    /// The file is no text.
+    #[error("the words are in no text: write them as UTF-8, or as UTF-16 with a byte-order mark")]
+    NotText,
+    /// Too few words, or too many.
+    #[error("{got} words are no mnemonic: give all of its 12, 15, 18, 21 or 24 English words of BIP39, in their order")]
+    Count {
+        /// How many there are.
+        got: usize,
+    },
+    /// A word that is none.
+    #[error("word {number} is none of BIP39's English words: correct its spelling")]
+    Unknown {
+        /// Its place, from 1.
+        number: usize,
+    },
+    /// The words do not belong together.
+    #[error(
+        "every word is one of BIP39's, but together they are no mnemonic: one is another word, or in another place; compare them with what you wrote down"
+    )]
+    Checksum,
+}
+
+/// The mnemonic that was typed, pasted, or numbered as "wallet create" shows it: 12, 15, 18, 21 or 24 English words, in
+/// BIP39's normal form (NFKD), with whatever is between them.
 ///
 /// # Errors
 /// It is none; which word is wrong.
 pub fn parse_mnemonic(text: &str) -> Result<Mnemonic, WalletError> {
-    let text = Zeroizing::new(text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase());
-    Mnemonic::parse_in(Language::English, text.as_str()).map_err(WalletError::Mnemonic)
+    // What is not seen is no part of a word: soft hyphens, joiners, marks of direction and of the byte order.
+    let is_unseen = |c: char| matches!(c, '\u{ad}' | '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
+    let normal = nfkd(text);
+    let words = normal.split(|c: char| c.is_whitespace() || c == '\u{200b}');
+    let mut plain = Zeroizing::new(String::with_capacity(normal.len() + 1));
+    let mut count = 0;
+    for word in
+        words.map(|word| word.trim_matches(|c: char| is_unseen(c) || c.is_ascii_digit() || c.is_ascii_punctuation()))
+    {
+        if !word.is_empty() {
+            count += 1;
+            plain.extend(word.chars().filter(|c| !is_unseen(*c)).map(|c| c.to_ascii_lowercase()).chain([' ']));
+        }
+    }
+    let wrong = |error| match error {
+        bip39::Error::BadWordCount(got) => MnemonicError::Count { got },
+        bip39::Error::UnknownWord(place) => MnemonicError::Unknown { number: place + 1 },
+        bip39::Error::InvalidChecksum => MnemonicError::Checksum,
+        // What 12 to 24 English words can never be.
+        bip39::Error::BadEntropyBitCount(_) | bip39::Error::AmbiguousLanguages(_) => {
+            MnemonicError::Count { got: count }
+        }
+    };
+    Mnemonic::parse_in_normalized(Language::English, plain.trim_end())
+        .map_err(|error| WalletError::Mnemonic(wrong(error)))
+}
+
+/// The mnemonic in the bytes of a file, in UTF-8 or UTF-16.
+///
+/// # Errors
+/// It is none; which word is wrong.
+pub fn read_mnemonic(bytes: &[u8]) -> Result<Mnemonic, WalletError> {
+    parse_mnemonic(&decode(bytes).ok_or(WalletError::Mnemonic(MnemonicError::NotText))?)
 }
 
 impl Keys {
@@ -152,15 +210,69 @@ mod tests {
         assert!(!format!("{keys:?}").contains("prv"));
     }
 
+    fn typed(text: &str) -> Result<Mnemonic, MnemonicError> {
+        parse_mnemonic(text).map_err(|error| match error {
+            WalletError::Mnemonic(error) => error,
+            other => panic!("{other}"),
+        })
+    }
+
     #[test]
     fn a_mnemonic_is_read_as_people_type_it() {
-        let typed = format!("  {}\n", MNEMONIC.to_uppercase().replace(' ', "  "));
-        assert_eq!(parse_mnemonic(&typed).unwrap(), parse_mnemonic(MNEMONIC).unwrap());
-        for wrong in ["", "abandon", &MNEMONIC.replace("about", "abandon"), &MNEMONIC.replace("about", "abuot")] {
-            assert!(matches!(parse_mnemonic(wrong), Err(WalletError::Mnemonic(_))), "{wrong}");
+        let right = typed(MNEMONIC).unwrap();
+        let numbered: String =
+            MNEMONIC.split(' ').zip(1..).map(|(word, number)| format!("{number:>4} {word:<10}\n")).collect();
+        let listed: String =
+            MNEMONIC.split(' ').zip(1..).map(|(word, number)| format!("{number}. {word},\r\n")).collect();
+        let wide: String = MNEMONIC
+            .chars()
+            .map(|c| if c == ' ' { '\u{3000}' } else { char::from_u32(c as u32 + 0xfee0).unwrap() })
+            .collect();
+        for text in [
+            format!("  {}\n", MNEMONIC.to_uppercase().replace(' ', "  ")),
+            MNEMONIC.replace(' ', "\r\n"),
+            MNEMONIC.replace(' ', "\t"),
+            MNEMONIC.replace(' ', "\u{a0}"),
+            MNEMONIC.replace(' ', "\u{2009}\u{202f}"),
+            MNEMONIC.replace(' ', "\u{3000}"),
+            MNEMONIC.replace(' ', "\u{200b}"),
+            MNEMONIC.replace("band", "ba\u{ad}nd\u{200d}"),
+            format!("\u{feff}{MNEMONIC}\u{200e}"),
+            format!("\"{MNEMONIC}\""),
+            numbered,
+            listed,
+            wide,
+        ] {
+            assert_eq!(typed(&text), Ok(right.clone()), "{text:?}");
         }
+        for (wrong, error) in [
+            ("", MnemonicError::Count { got: 0 }),
+            ("abandon", MnemonicError::Count { got: 1 }),
+            (&format!("{MNEMONIC} about"), MnemonicError::Count { got: 13 }),
+            (&MNEMONIC.replace("about", "abandon"), MnemonicError::Checksum),
+            (&MNEMONIC.replace("about", "abuot"), MnemonicError::Unknown { number: 12 }),
+            (&MNEMONIC.replacen("abandon", "abando", 1), MnemonicError::Unknown { number: 1 }),
+            (&MNEMONIC.replacen("abandon", "aband\u{f6}n", 1), MnemonicError::Unknown { number: 1 }),
+            (&MNEMONIC.replace("about", "ab-out"), MnemonicError::Unknown { number: 12 }),
+        ] {
+            assert_eq!(typed(wrong), Err(error), "{wrong}");
+        }
+        assert!(MnemonicError::Unknown { number: 1 }.to_string().starts_with("word 1 "));
         let (one, two) = (new_mnemonic().unwrap(), new_mnemonic().unwrap());
         assert_eq!(one.word_count(), 12);
         assert_ne!(one, two);
+    }
+
+    #[test]
+    fn a_file_with_the_words_is_read_whatever_an_editor_made_of_it() {
+        let right = typed(MNEMONIC).unwrap();
+        let text = format!("\u{feff}{}\r\n", MNEMONIC.replace(' ', "\u{a0}"));
+        let utf16 = |bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
+        for bytes in [text.clone().into_bytes(), utf16(u16::to_le_bytes), utf16(u16::to_be_bytes)] {
+            assert_eq!(read_mnemonic(&bytes).unwrap(), right);
+        }
+        for bytes in [b"abandon\xa0abandon".as_slice(), &[0xff, 0xfe, 0x61]] {
+            assert!(matches!(read_mnemonic(bytes), Err(WalletError::Mnemonic(MnemonicError::NotText))));
+        }
     }
 }

@@ -1,9 +1,7 @@
 //! What the wallet asks of a node, over REST: plain HTTP/1.1, with bounded answers and deadlines.
 
-use std::io::Read;
-use std::net::IpAddr;
+use std::io;
 
-use bdk_esplora::esplora_client::{BlockingClient, Builder};
 use bitcoin::consensus::encode::{deserialize, serialize_hex};
 use bitcoin::{Address, Amount, BlockHash, FeeRate, OutPoint, Transaction, Txid};
 use causeway_chainspec::ChainSpec;
@@ -13,27 +11,24 @@ use serde_json::Value;
 
 use super::WalletError;
 use super::amount::FeeRateArg;
+use crate::ask::{Answer, AskError, BaseUrl, BaseUrlError, Bounds};
 use crate::devnet::client::{PegIn, PegOut};
 use crate::rest::in_words;
 
 /// The node that is asked if nothing else is said: where one listens by its default settings.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:29380";
 
-/// How long an answer may take, in seconds.
-const TIMEOUT_S: u64 = 30;
-
-/// Most bytes of an answer.
-const ANSWER_MAX: u64 = 8 << 20;
+/// What an answer may take.
+const BOUNDS: Bounds = Bounds::within(8 << 20, 30);
 
 /// A feerate above this is asked for, not taken from the node.
 const SUGGESTED_MAX: FeeRate = FeeRate::from_sat_per_kwu(500 * 250);
 
-/// How often bdk asks again while a node is overloaded.
-const RETRIES: usize = 3;
-
 /// A node.
 #[derive(Clone, Debug)]
 pub struct Node {
+    base: BaseUrl,
+    /// The same in words.
     url: String,
 }
 
@@ -48,6 +43,19 @@ pub struct DepositOffer {
     pub min_amount: u64,
     /// What is kept of each deposit, at the feerate of this moment, in satoshi.
     pub fee: u64,
+}
+
+/// Why a URL is no node's that is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NodeUrlError {
+    /// It is none.
+    #[error(transparent)]
+    Form(BaseUrlError),
+    /// It is elsewhere.
+    #[error(
+        "it is on another machine, and plain HTTP shows everybody on the way what you have; use a tunnel (ssh -L), or give --plain-http"
+    )]
+    OtherMachine,
 }
 
 /// A deposit that a node's Bitcoin node has seen.
@@ -76,29 +84,16 @@ impl Node {
     /// It is no such URL, or on another machine.
     pub fn new(url: &str, other_machine: bool) -> Result<Self, WalletError> {
         let wrong = |why| WalletError::NodeUrl { given: url.to_owned(), why };
-        let url = url.trim().trim_end_matches('/');
-        if url.starts_with("https://") {
-            return Err(wrong(
-                "this program speaks no TLS; give http:// and a node on this machine, or a tunnel to one",
-            ));
+        let base: BaseUrl = url.parse().map_err(|why| wrong(NodeUrlError::Form(why)))?;
+        if !base.is_loopback() && !other_machine {
+            return Err(wrong(NodeUrlError::OtherMachine));
         }
-        let rest = url.strip_prefix("http://").ok_or_else(|| wrong("write http://host:port"))?;
-        let authority = rest.split('/').next().unwrap_or_default();
-        let plain = url.bytes().all(|byte| byte.is_ascii_graphic()) && !url.contains(['@', '?', '#']);
-        let host = match authority.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or_default(),
-            None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
-        };
-        if !plain || host.is_empty() {
-            return Err(wrong("write http://host:port"));
-        }
-        let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if !loopback && !other_machine {
-            return Err(wrong(
-                "it is on another machine, and plain HTTP shows everybody on the way what you have; use a tunnel (ssh -L), or give --plain-http",
-            ));
-        }
-        Ok(Self { url: url.to_owned() })
+        Ok(Self { url: base.to_string(), base })
+    }
+
+    /// Its URL, to ask with.
+    pub(super) fn base(&self) -> &BaseUrl {
+        &self.base
     }
 
     /// Its URL.
@@ -106,23 +101,23 @@ impl Node {
         &self.url
     }
 
-    /// The client that bdk syncs with.
-    pub(super) fn esplora(&self) -> BlockingClient {
-        Builder::new(&self.url).timeout(TIMEOUT_S).max_retries(RETRIES).build_blocking()
-    }
-
     /// Checks that the node is of this chain: its block 1 is the chain's identity.
     ///
     /// # Errors
     /// It is of another one, or does not answer.
     pub fn check_chain(&self, spec: &ChainSpec) -> Result<(), WalletError> {
-        let path = "/block-height/1";
         let expected = spec.chain_id().block_hash();
-        let got: BlockHash = self.text(path)?.parse().map_err(|_| self.unreadable(path))?;
+        let got = self.block_hash(1)?;
         if got != expected {
             return Err(WalletError::OtherChain { url: self.url.clone(), got, expected });
         }
         Ok(())
+    }
+
+    /// The block at a height that the node has.
+    pub(super) fn block_hash(&self, height: u32) -> Result<BlockHash, WalletError> {
+        let path = format!("/block-height/{height}");
+        self.text(&path)?.parse().map_err(|_| self.unreadable(&path))
     }
 
     /// A feerate for one of the next blocks, at least 1 sat/vB.
@@ -146,8 +141,7 @@ impl Node {
     /// [`WalletError::Refused`] if the node does not take it, [`WalletError::Unknown`] if nobody knows.
     pub fn submit(&self, transaction: &Transaction) -> Result<(), WalletError> {
         let txid = transaction.compute_txid();
-        let request = minreq::post(self.at("/tx")).with_body(serialize_hex(transaction));
-        match self.ask(request, "/tx") {
+        match self.post("/tx", "text/plain", serialize_hex(transaction)) {
             Ok(_) => Ok(()),
             Err(WalletError::Answer { status: 400, body, .. }) => Err(WalletError::Refused { reason: reason(&body) }),
             Err(source) => Err(WalletError::Unknown { txid, source: Box::new(source) }),
@@ -168,7 +162,7 @@ impl Node {
     /// No answer, or another transaction.
     pub fn transaction(&self, txid: Txid) -> Result<Option<Transaction>, WalletError> {
         let path = format!("/tx/{txid}/raw");
-        let bytes = match self.ask(minreq::get(self.at(&path)), &path) {
+        let bytes = match self.get(&path) {
             Err(WalletError::Answer { status: 404, .. }) => return Ok(None),
             other => other?,
         };
@@ -186,8 +180,7 @@ impl Node {
     pub fn deposit_offer(&self, destination: &Address, refund_key: &str) -> Result<DepositOffer, WalletError> {
         let path = "/v1/peg-in/address";
         let body = serde_json::json!({ "destination": destination, "refund_key": refund_key });
-        let request = minreq::post(self.at(path)).with_header("Content-Type", "application/json");
-        let answer = self.ask(request.with_body(body.to_string()), path)?;
+        let answer = self.post(path, "application/json", body.to_string())?;
         self.read(path, &answer)
     }
 
@@ -235,8 +228,8 @@ impl Node {
         Ok(status.pointer("/peg/frozen").and_then(Value::as_str).map(str::to_owned))
     }
 
-    fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, WalletError> {
-        let answer = self.ask(minreq::get(self.at(path)), path)?;
+    pub(super) fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, WalletError> {
+        let answer = self.get(path)?;
         self.read(path, &answer)
     }
 
@@ -249,15 +242,15 @@ impl Node {
     }
 
     fn text(&self, path: &str) -> Result<String, WalletError> {
-        let answer = self.ask(minreq::get(self.at(path)), path)?;
+        let answer = self.get(path)?;
         String::from_utf8(answer).map_err(|_| self.unreadable(path))
     }
 
-    fn at(&self, path: &str) -> String {
+    pub(super) fn at(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
 
-    fn unreadable(&self, path: &str) -> WalletError {
+    pub(super) fn unreadable(&self, path: &str) -> WalletError {
         WalletError::Unreadable { url: self.at(path), source: None }
     }
 
@@ -266,26 +259,41 @@ impl Node {
             .map_err(|source| WalletError::Unreadable { url: self.at(path), source: Some(source) })
     }
 
+    fn get(&self, path: &str) -> Result<Vec<u8>, WalletError> {
+        self.body(path, self.base.get(path, BOUNDS))
+    }
+
+    fn post(&self, path: &str, kind: &str, body: String) -> Result<Vec<u8>, WalletError> {
+        self.body(path, self.base.post(path, kind, body, BOUNDS))
+    }
+
     /// The body of an answer with status 200.
-    fn ask(&self, request: minreq::Request, path: &str) -> Result<Vec<u8>, WalletError> {
-        let url = || self.at(path);
-        let request = request.with_timeout(TIMEOUT_S).with_follow_redirects(false);
-        let response = request.send_lazy().map_err(|source| WalletError::NoAnswer { url: url(), source })?;
-        let status = response.status_code;
-        let mut body = Vec::new();
-        let read = Read::take(response, ANSWER_MAX + 1).read_to_end(&mut body);
-        read.map_err(|source| WalletError::Cut { url: url(), source })?;
-        if body.len() as u64 > ANSWER_MAX {
-            return Err(self.unreadable(path));
-        }
+    fn body(&self, path: &str, answer: Result<Answer, AskError>) -> Result<Vec<u8>, WalletError> {
+        self.answer(path, answer)?.bytes().map_err(|source| self.cut(path, io::Error::other(source)))
+    }
+
+    /// An answer with status 200.
+    pub(super) fn answer(&self, path: &str, answer: Result<Answer, AskError>) -> Result<Answer, WalletError> {
+        let answer = answer.map_err(|source| WalletError::NoAnswer { url: self.at(path), source })?;
+        let status = answer.status();
         if status == 200 {
-            return Ok(body);
+            return Ok(answer);
         }
+        let body = answer.bytes().map_err(|source| self.cut(path, io::Error::other(source)))?;
         let body = String::from_utf8_lossy(&body);
         let body = in_words(&body).unwrap_or_else(|| body.into_owned());
         // What is shown to people holds no control characters of somebody else.
         let body: String = body.trim().chars().filter(|c| !c.is_control()).take(300).collect();
-        Err(WalletError::Answer { url: url(), status, body })
+        Err(WalletError::Answer { url: self.at(path), status, body })
+    }
+
+    /// Why the body of an answer cannot be had.
+    pub(super) fn cut(&self, path: &str, source: io::Error) -> WalletError {
+        let asked = source.get_ref().and_then(|source| source.downcast_ref::<AskError>());
+        if matches!(asked, Some(AskError::TooLarge { .. })) {
+            return self.unreadable(path);
+        }
+        WalletError::Cut { url: self.at(path), source }
     }
 }
 

@@ -4,10 +4,9 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bdk_esplora::EsploraExt as _;
 use bdk_wallet::chain::{ChainPosition, Merge as _};
 use bdk_wallet::keys::bip39::Mnemonic;
-use bdk_wallet::{Balance, KeychainKind, Update, Wallet as Coins};
+use bdk_wallet::{AddressInfo, Balance, KeychainKind, Update, Wallet as Coins};
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Amount, ScriptBuf, SignedAmount, Transaction, Txid};
 use causeway_chainspec::{ChainSpec, PegScript};
@@ -20,12 +19,25 @@ use super::content::{Content, MAGIC, VERSION, prune};
 use super::keys::{Keys, parse_mnemonic};
 use super::node::Node;
 
-/// Addresses in a row without a payment, after which a mnemonic from elsewhere is taken to have no more. BIP44's 20 and
-/// some: a deposit address that was never paid takes a number too.
-const STOP_GAP: usize = 60;
+/// Addresses in a row that nobody paid, after which a mnemonic is taken to have no more; and as many as this wallet shows,
+/// deposit addresses too, so that a search with the words alone finds everything. BIP44's 20 would be too few for somebody
+/// who gives a new address to each who asks.
+pub const GAP: u32 = 1_000;
 
-/// Requests to the node at once.
-const PARALLEL_REQUESTS: usize = 4;
+/// The widest gap that is searched through: for words of another wallet, which kept to no such number.
+pub const GAP_MAX: u32 = 100_000;
+
+/// Which addresses a node is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Those that this wallet has shown.
+    Shown,
+    /// Every one, up to so many in a row that nobody paid behind those that were shown.
+    All {
+        /// How many, at most [`GAP_MAX`].
+        gap: u32,
+    },
+}
 
 /// An open wallet. No other process opens its file while this is kept.
 #[derive(Debug)]
@@ -177,19 +189,37 @@ impl Wallet {
         self.scripts.get_or_init(|| Arc::new(EpochScripts::build(self.spec.federation())))
     }
 
+    /// Whether no other address is shown until one of the last [`GAP`] is paid.
+    pub(super) fn is_gap_full(&self) -> bool {
+        let paid = self.coins.spk_index().last_used_index(KeychainKind::External);
+        let end = paid.map_or(0, |paid| paid.saturating_add(1)).saturating_add(GAP);
+        self.coins.next_derivation_index(KeychainKind::External) >= end
+    }
+
+    /// The next address that was never shown. It is not in the file yet.
+    ///
+    /// # Errors
+    /// [`WalletError::GapFull`].
+    pub(super) fn reveal(&mut self) -> Result<AddressInfo, WalletError> {
+        if self.is_gap_full() {
+            return Err(WalletError::GapFull { gap: GAP });
+        }
+        Ok(self.coins.reveal_next_address(KeychainKind::External))
+    }
+
     /// The next address that was not paid to yet, or with `fresh` one that was never shown; with its number.
     ///
     /// # Errors
-    /// The disk's: an address that is not on disk would not be watched.
+    /// [`WalletError::GapFull`], or the disk's: an address that is not on disk would not be watched.
     pub fn address(&mut self, fresh: bool) -> Result<(u32, Address), WalletError> {
         let held: Vec<u32> = self.content.deposits.iter().map(|deposit| deposit.index).collect();
         let info = if fresh {
-            self.coins.reveal_next_address(KeychainKind::External)
+            self.reveal()?
         } else {
             // The address of a deposit is for its credit, which would be hard to tell from a payment.
             let unused = self.coins.list_unused_addresses(KeychainKind::External);
             let unused = unused.into_iter().find(|info| !held.contains(&info.index));
-            unused.unwrap_or_else(|| self.coins.reveal_next_address(KeychainKind::External))
+            unused.map_or_else(|| self.reveal(), Ok)?
         };
         self.save()?;
         Ok((info.index, info.address))
@@ -222,21 +252,19 @@ impl Wallet {
         address.ok_or_else(|| WalletError::BitcoinAddress { given: given.to_owned(), network })
     }
 
-    /// Asks the node for what has happened, and writes it to the file. With `rescan` every address is looked at, also
-    /// those that this wallet has not shown yet.
+    /// Asks the node for what has happened, and writes it to the file.
     ///
     /// # Errors
     /// The node is of another chain, does not answer, or keeps no index.
-    pub fn sync(&mut self, node: &Node, rescan: bool) -> Result<(), WalletError> {
+    pub fn sync(&mut self, node: &Node, look: Look) -> Result<(), WalletError> {
         node.check_chain(&self.spec)?;
-        let client = node.esplora();
-        let failed = |source| WalletError::Sync { url: node.url().to_owned(), source };
-        let update = if rescan || self.content.to_scan {
-            let request = self.coins.start_full_scan();
-            Update::from(client.full_scan(request, STOP_GAP, PARALLEL_REQUESTS).map_err(failed)?)
-        } else {
-            let request = self.coins.start_sync_with_revealed_spks();
-            Update::from(client.sync(request, PARALLEL_REQUESTS).map_err(failed)?)
+        let gap = match look {
+            Look::All { gap } => Some(gap.min(GAP_MAX)),
+            Look::Shown => self.content.to_scan.then_some(GAP),
+        };
+        let update = match gap {
+            Some(gap) => Update::from(node.full_scan(self.coins.start_full_scan().build(), gap)?),
+            None => Update::from(node.sync(self.coins.start_sync_with_revealed_spks().build())?),
         };
         let applied = self.coins.apply_update(update);
         applied.map_err(|_| WalletError::Disconnected { url: node.url().to_owned() })?;

@@ -12,11 +12,8 @@ use causeway_federation::bitcoind::FoundCoin;
 use causeway_federation::spend::{Signatures, Spend, SpendError, SpentCoin};
 
 use super::deposit::DepositAddress;
+use super::open::GAP_MAX;
 use super::{Wallet, WalletError};
-
-/// Numbers above the highest that is known, whose deposit addresses are looked for too: a wallet that was restored does not
-/// know which it has shown.
-const GAP: u32 = 100;
 
 /// A deposit on Bitcoin that can be taken back, now or later.
 #[derive(Clone, Debug)]
@@ -32,11 +29,12 @@ pub struct UnclaimedDeposit {
 }
 
 impl Wallet {
-    /// Every address that a deposit of this wallet may have been paid to.
-    pub fn deposit_candidates(&self) -> Vec<DepositAddress> {
+    /// Every address that a deposit of this wallet may have been paid to, and those of the next `gap` numbers, at most
+    /// [`GAP_MAX`]: a wallet that was restored does not know which it has shown.
+    pub fn deposit_candidates(&self, gap: u32) -> Vec<DepositAddress> {
         let revealed = self.coins.derivation_index(KeychainKind::External).unwrap_or_default();
         let recorded = self.content.deposits.iter().map(|deposit| deposit.index).max().unwrap_or_default();
-        (0..revealed.max(recorded).saturating_add(GAP)).map(|index| self.deposit_address(index)).collect()
+        (0..=revealed.max(recorded).saturating_add(gap.min(GAP_MAX))).map(|index| self.deposit_address(index)).collect()
     }
 
     /// The deposits among coins that were found on Bitcoin.

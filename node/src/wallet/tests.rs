@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::keys::parse_mnemonic;
 use super::node::Node;
-use super::open::{HistoryKind, now_s};
+use super::open::{GAP, HistoryKind, Look, now_s};
 use super::{Wallet, WalletError};
 
 const MNEMONIC: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
@@ -56,7 +56,9 @@ impl FakeNode {
                 let request = head.split(' ').take(2).collect::<Vec<_>>().join(" ");
                 told.lock().unwrap().push(format!("{request} {}", String::from_utf8_lossy(&body)));
                 let answer = of_thread.lock().unwrap().get(&request).cloned();
-                let (status, text) = answer.unwrap_or((404, "nothing here".to_owned()));
+                // Of a script that nobody used there is nothing to tell.
+                let none = request.starts_with("GET /scripthash/").then(|| (200, "[]".to_owned()));
+                let (status, text) = answer.or(none).unwrap_or((404, "nothing here".to_owned()));
                 let answer =
                     format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len());
                 let _ = stream.write_all(answer.as_bytes());
@@ -257,6 +259,147 @@ fn a_peg_out_pays_the_address_that_the_chainspec_says() {
     assert!(matches!(refused, WalletError::PegOutAddress { .. }), "{refused}");
 }
 
+/// A payment to a script as Esplora tells of it, but for its txid.
+fn told(script: &bitcoin::ScriptBuf, number: u32) -> serde_json::Value {
+    let transaction = Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output: OutPoint { txid: Txid::from_byte_array([7; 32]), vout: number },
+            ..TxIn::default()
+        }],
+        output: vec![TxOut { value: Amount::from_sat(5_000), script_pubkey: script.clone() }],
+    };
+    json!({
+        "txid": transaction.compute_txid(), "version": 2, "locktime": 0, "size": 1, "weight": 4, "fee": 0,
+        "vin": [{
+            "txid": "07".repeat(32), "vout": number, "prevout": null, "scriptsig": "", "is_coinbase": false,
+            "sequence": 4_294_967_295_u32, "witness": ["ab".repeat(20_000), "zz"],
+        }],
+        "vout": [{ "scriptpubkey": script, "value": 5_000, "scriptpubkey_type": "v1_p2tr" }],
+        "status": { "confirmed": true, "block_height": 150, "block_hash": "09".repeat(32), "block_time": 5 },
+    })
+}
+
+/// Makes a fake node answer for the last blocks, and for no history but those that are given.
+fn answer_blocks(node: &FakeNode) {
+    let genesis = spec().derived_block(causeway_chainspec::Height(0)).unwrap().block_hash();
+    let blocks = json!([{ "height": 150, "id": "09".repeat(32) }, { "height": 0, "id": genesis }]);
+    node.answer("GET /blocks", 200, blocks);
+}
+
+fn histories_of(address: &Address) -> String {
+    use bitcoin::hashes::{Hash as _, sha256};
+    format!("GET /scripthash/{}/txs", sha256::Hash::hash(address.script_pubkey().as_bytes()))
+}
+
+#[test]
+fn a_history_is_read_to_its_end_and_no_further() {
+    let (scene, mut wallet) = scene();
+    let address = wallet.address(true).unwrap().1;
+    let (script, node) = (address.script_pubkey(), scene.node.node());
+    answer_blocks(&scene.node);
+    let path = histories_of(&address);
+    let page = |numbers: std::ops::Range<u32>| numbers.map(|number| told(&script, number)).collect::<Vec<_>>();
+    let full = page(0..25);
+    let after = |page: &[serde_json::Value]| format!("{path}/chain/{}", page.last().unwrap()["txid"].as_str().unwrap());
+
+    // A full page again and again.
+    scene.node.answer(&path, 200, json!(full));
+    scene.node.answer(&after(&full), 200, json!(full));
+    let refused = wallet.sync(&node, Look::Shown).unwrap_err();
+    assert!(matches!(refused, WalletError::Unreadable { .. }), "{refused}");
+    // More than any page has.
+    scene.node.answer(&path, 200, json!(page(0..201)));
+    assert!(matches!(wallet.sync(&node, Look::Shown), Err(WalletError::Unreadable { .. })));
+    // Another transaction than the txid's.
+    let mut other = page(0..1);
+    other[0]["vout"][0]["value"] = json!(5_001);
+    scene.node.answer(&path, 200, json!(other));
+    assert!(matches!(wallet.sync(&node, Look::Shown), Err(WalletError::Unreadable { .. })));
+    // No index.
+    scene.node.answer(&path, 400, "this node keeps no index of transactions and addresses: ask another one");
+    let refused = wallet.sync(&node, Look::Shown).unwrap_err();
+    assert!(matches!(refused, WalletError::Sync { .. }), "{refused}");
+    // Another block 0.
+    scene.node.answer("GET /blocks", 200, json!([{ "height": 0, "id": "11".repeat(32) }]));
+    scene.node.answer(&path, 200, json!([]));
+    assert!(matches!(wallet.sync(&node, Look::Shown), Err(WalletError::Disconnected { .. })));
+    assert_eq!(wallet.history().len(), 0);
+
+    // The whole of it. A witness that is long is not even read.
+    answer_blocks(&scene.node);
+    let rest = page(25..28);
+    scene.node.answer(&path, 200, json!(full));
+    scene.node.answer(&after(&full), 200, json!(rest));
+    wallet.sync(&node, Look::Shown).unwrap();
+    assert_eq!((wallet.history().len(), wallet.balance().confirmed.to_sat()), (28, 28 * 5_000));
+    assert!(std::fs::metadata(&scene.path).unwrap().len() < 100_000);
+    // A lie about a block is made good by an honest node.
+    scene.node.answer("GET /blocks", 200, json!([{ "height": 151, "id": "0b".repeat(32) }]));
+    scene.node.answer("GET /block-height/150", 200, "09".repeat(32));
+    wallet.sync(&node, Look::Shown).unwrap();
+    scene.node.answer("GET /blocks", 200, json!([{ "height": 151, "id": "0c".repeat(32) }]));
+    wallet.sync(&node, Look::Shown).unwrap();
+    assert_eq!((wallet.height(), wallet.balance().confirmed.to_sat()), (151, 28 * 5_000));
+}
+
+#[test]
+fn words_alone_find_every_coin_that_the_wallet_could_have_received() {
+    let (scene, wallet) = scene();
+    let node = scene.node.node();
+    answer_blocks(&scene.node);
+    let directory = tempfile::tempdir().unwrap();
+    let restored = |name: &str| {
+        let mnemonic = parse_mnemonic(MNEMONIC).unwrap();
+        Wallet::create(&directory.path().join(name), &passphrase(), &mnemonic, spec(), &node, true).unwrap()
+    };
+    // Whose only coin is behind addresses that nobody paid: deposit addresses, say.
+    for (index, gap, is_found) in
+        [(69, None, true), (999, None, true), (1_000, None, false), (1_000, Some(1_500), true)]
+    {
+        let address = wallet.address_at(index);
+        scene.node.answer(&histories_of(&address), 200, json!([told(&address.script_pubkey(), index)]));
+        let mut wallet = restored(&format!("{index} {gap:?}"));
+        wallet.sync(&node, gap.map_or(Look::Shown, |gap| Look::All { gap })).unwrap();
+        let expected = if is_found { 5_000 } else { 0 };
+        assert_eq!(wallet.balance().confirmed.to_sat(), expected, "{index} {gap:?}");
+        if is_found {
+            assert_eq!(wallet.address(true).unwrap().0, index + 1);
+        }
+        scene.node.answer(&histories_of(&address), 200, "[]");
+    }
+    // Coins one behind the other, each as far as can be.
+    for index in [999, 1_999] {
+        let address = wallet.address_at(index);
+        scene.node.answer(&histories_of(&address), 200, json!([told(&address.script_pubkey(), index)]));
+    }
+    let mut wallet = restored("both");
+    wallet.sync(&node, Look::Shown).unwrap();
+    assert_eq!(wallet.balance().confirmed.to_sat(), 10_000);
+}
+
+#[test]
+fn no_address_is_shown_that_the_words_alone_would_not_find() {
+    let (scene, mut wallet) = scene();
+    let node = scene.node.node();
+    answer_blocks(&scene.node);
+    let _ = wallet.coins.reveal_addresses_to(KeychainKind::External, GAP - 2).last();
+    assert_eq!(wallet.address(true).unwrap().0, GAP - 1);
+    let refused = wallet.address(true).unwrap_err();
+    assert!(matches!(refused, WalletError::GapFull { gap: GAP }), "{refused}");
+    assert!(refused.to_string().contains("wallet balance"));
+    assert_eq!(wallet.address(false).unwrap().0, 0, "one that was shown");
+    // A deposit address that is asked for is looked for first: perhaps somebody has paid.
+    assert!(matches!(wallet.new_deposit(&node), Err(WalletError::GapFull { .. })));
+    let paid = wallet.address_at(4);
+    scene.node.answer(&histories_of(&paid), 200, json!([told(&paid.script_pubkey(), 4)]));
+    let next = wallet.deposit_address(GAP);
+    scene.node.answer("POST /v1/peg-in/address", 200, offer(&next.address.to_string(), 1));
+    assert_eq!(wallet.new_deposit(&node).unwrap().0.index, GAP);
+    assert_eq!(wallet.address(true).unwrap().0, GAP + 1);
+}
+
 fn offer(address: &str, epoch: u32) -> String {
     json!({ "address": address, "epoch": epoch, "min_amount": 50_000, "fee": 1_000, "more": true }).to_string()
 }
@@ -360,8 +503,8 @@ fn a_credit_is_believed_only_if_it_pays_the_wallet() {
 #[test]
 fn a_refund_takes_the_deposits_of_the_mnemonic_alone() {
     let (_scene, wallet) = scene();
-    let candidates = wallet.deposit_candidates();
-    assert!(candidates.len() >= 100);
+    let candidates = wallet.deposit_candidates(GAP);
+    assert!(candidates.len() > 1_000);
     let coin = |script_pubkey, vout| FoundCoin {
         outpoint: OutPoint { txid: Txid::from_byte_array([1; 32]), vout },
         value: Amount::from_sat(60_000),
@@ -370,13 +513,13 @@ fn a_refund_takes_the_deposits_of_the_mnemonic_alone() {
         coinbase: false,
     };
     let found = [
-        coin(candidates[77].address.script_pubkey(), 0),
+        coin(candidates[999].address.script_pubkey(), 0),
         coin(somebody().script_pubkey(), 1),
         coin(candidates[2].address.script_pubkey(), 2),
     ];
     let deposits = wallet.deposits_among(&candidates, &found);
     let delay = u32::from(spec().federation().timelocks().refund_delay);
-    assert_eq!(deposits.iter().map(|deposit| deposit.address.index).collect::<Vec<_>>(), [77, 2]);
+    assert_eq!(deposits.iter().map(|deposit| deposit.address.index).collect::<Vec<_>>(), [999, 2]);
     assert!(deposits.iter().all(|deposit| deposit.from == Some(BitcoinHeight(200 + delay))));
     let refund = wallet.refund(&deposits, somebody().script_pubkey(), rate(3)).unwrap();
     assert_eq!(refund.input.len(), 2);

@@ -38,6 +38,24 @@ fn what_was_saved_last_comes_back() {
 }
 
 #[test]
+fn it_opens_by_every_unicode_form_of_its_passphrase() {
+    let directory = tempfile::tempdir().unwrap();
+    let (composed, decomposed) = ("caf\u{e9} noir", "cafe\u{301} noir");
+    let sealed = [passphrase(composed), Passphrase::as_given(composed), Passphrase::as_given(decomposed)];
+    for (number, by) in sealed.iter().enumerate() {
+        let path = directory.path().join(number.to_string());
+        drop(SealedFile::create_with(&path, MAGIC, by, b"content", CHEAP).unwrap());
+        for typed in [composed, decomposed] {
+            assert_eq!(open(&path, typed).unwrap(), b"content", "{number} {typed:?}");
+            // It is saved under the key that opened it.
+            let (file, _) = SealedFile::open(&path, MAGIC, &passphrase(typed)).unwrap();
+            file.save(b"content").unwrap();
+        }
+        assert!(matches!(open(&path, "cafe noir"), Err(SealedFileError::WrongPassphrase { .. })));
+    }
+}
+
+#[test]
 fn two_processes_do_not_share_it() {
     let (_directory, path, file) = new_file(b"content");
     let pid = std::process::id().to_string();

@@ -1,19 +1,22 @@
 //! Making a wallet, and what it has.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::path::{Path, PathBuf};
 
 use bitcoin::{Amount, SignedAmount};
 use causeway_chainspec::ChainSpec;
 use causeway_federation::keystore::Passphrase;
 use clap::Args;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
-use super::terminal::{confirm, mnemonic, remark};
+use super::terminal::{WORDS_BYTES_MAX, confirm, mnemonic, remark};
 use super::{CliError, Desk, shown};
 use crate::cli::init::find_chain;
-use crate::wallet::keys::{new_mnemonic, parse_mnemonic};
+use crate::wallet::keys::{new_mnemonic, read_mnemonic};
 use crate::wallet::node::Node;
+use crate::wallet::open::{GAP, GAP_MAX, Look};
 use crate::wallet::{Wallet, WalletError};
 
 /// What `causeway wallet create` is told.
@@ -35,6 +38,10 @@ pub(super) struct RestoreArgs {
     /// A file with the words. Otherwise they are typed, or the first line of standard input.
     #[arg(long, value_name = "FILE")]
     mnemonic_file: Option<PathBuf>,
+    /// Goes on searching until so many addresses in a row were never paid. Words of this program need no more than the
+    /// default; those of another wallet may.
+    #[arg(long, visible_alias = "stop-gap", value_name = "N", default_value_t = GAP, value_parser = clap::value_parser!(u32).range(1..=i64::from(GAP_MAX)))]
+    gap: u32,
 }
 
 /// What `causeway wallet address` is told.
@@ -51,6 +58,9 @@ pub(super) struct BalanceArgs {
     /// Looks at every address, also at those that this wallet has not shown: after another one with the same words was used.
     #[arg(long)]
     rescan: bool,
+    /// Goes on searching until so many addresses in a row were never paid.
+    #[arg(long, visible_alias = "stop-gap", value_name = "N", requires = "rescan", default_value_t = GAP, value_parser = clap::value_parser!(u32).range(1..=i64::from(GAP_MAX)))]
+    gap: u32,
     /// Does not ask the node: what was known the last time.
     #[arg(long, conflicts_with = "rescan")]
     offline: bool,
@@ -102,25 +112,36 @@ pub(super) fn create<W: Write>(desk: &mut Desk<'_, W>, args: &CreateArgs) -> Res
 pub(super) fn restore<W: Write>(desk: &mut Desk<'_, W>, args: &RestoreArgs) -> Result<(), CliError> {
     let (path, spec, node) = before(desk, &args.chain)?;
     let words = match &args.mnemonic_file {
-        Some(file) => {
-            let text = std::fs::read_to_string(file);
-            zeroize::Zeroizing::new(text.map_err(|source| WalletError::MnemonicFile { path: file.clone(), source })?)
-        }
+        Some(path) => words_of_file(path)?,
         None => mnemonic()?,
     };
-    let words = parse_mnemonic(&words)?;
+    let words = read_mnemonic(&words)?;
     let passphrase = desk.new_passphrase()?;
     let wallet = Wallet::create(&path, &passphrase, &words, spec, &node, true)?;
     let mut wallet = reopened(wallet, &passphrase)?;
-    if let Err(error) = wallet.sync(&node, true) {
+    if let Err(error) = wallet.sync(&node, Look::All { gap: args.gap }) {
+        let again = if args.gap == GAP { String::new() } else { format!(" --rescan --gap {}", args.gap) };
         remark(&format!(
-            "The wallet is restored, its coins are not known yet: the next \"causeway wallet balance\" looks for them. \
+            "The wallet is restored, its coins are not known yet: \"causeway wallet balance{again}\" looks for them. \
              Now: {}",
             causeway_federation::command::one_line(&error)
         ));
         return desk.tell(&about(&wallet), |lines| lines.field("wallet", shown(wallet.path())));
     }
     tell_balance(desk, &wallet)
+}
+
+/// The bytes of the file with the words.
+fn words_of_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, WalletError> {
+    let failed = |source| WalletError::MnemonicFile { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    // Room for all of it at once: a buffer that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(WORDS_BYTES_MAX + 1));
+    file.take(WORDS_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > WORDS_BYTES_MAX {
+        return Err(failed(io::ErrorKind::FileTooLarge.into()));
+    }
+    Ok(bytes)
 }
 
 /// What is checked before a wallet is made.
@@ -163,7 +184,7 @@ pub(super) fn address<W: Write>(desk: &mut Desk<'_, W>, args: &AddressArgs) -> R
 pub(super) fn balance<W: Write>(desk: &mut Desk<'_, W>, args: &BalanceArgs) -> Result<(), CliError> {
     let (mut wallet, node) = desk.open_with_node()?;
     if !args.offline {
-        wallet.sync(&node, args.rescan)?;
+        wallet.sync(&node, if args.rescan { Look::All { gap: args.gap } } else { Look::Shown })?;
     }
     tell_balance(desk, &wallet)
 }
@@ -194,7 +215,7 @@ fn tell_balance<W: Write>(desk: &mut Desk<'_, W>, wallet: &Wallet) -> Result<(),
 pub(super) fn history<W: Write>(desk: &mut Desk<'_, W>, args: &HistoryArgs) -> Result<(), CliError> {
     let (mut wallet, node) = desk.open_with_node()?;
     if !args.offline {
-        wallet.sync(&node, false)?;
+        wallet.sync(&node, Look::Shown)?;
     }
     let mut entries = wallet.history();
     entries.truncate(args.limit.unwrap_or(usize::MAX));

@@ -12,6 +12,7 @@ use super::watch::{Patience, patiently};
 use super::{CliError, Desk, Lines};
 use crate::wallet::amount::{AmountArg, FeeRateArg, ShownFeeRate};
 use crate::wallet::node::Node;
+use crate::wallet::open::Look;
 use crate::wallet::payment::Draft;
 use crate::wallet::{Wallet, WalletError};
 
@@ -43,7 +44,7 @@ pub(super) struct SendArgs {
 
 pub(super) fn send<W: Write>(desk: &mut Desk<'_, W>, args: &SendArgs) -> Result<(), CliError> {
     let (mut wallet, node) = desk.open_with_node()?;
-    wallet.sync(&node, false)?;
+    wallet.sync(&node, Look::Shown)?;
     let rate = args.feerate.map(|FeeRateArg(rate)| rate);
     let draft = match (args.replace, &args.address, args.amount) {
         (Some(txid), _, _) => {

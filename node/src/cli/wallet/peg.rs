@@ -15,6 +15,7 @@ use super::watch::{follow_deposit, follow_request};
 use super::{CliError, Desk};
 use crate::wallet::WalletError;
 use crate::wallet::amount::{AmountArg, FeeRateArg};
+use crate::wallet::open::Look;
 
 /// What `causeway wallet peg-in` is told.
 #[derive(Debug, Args)]
@@ -102,7 +103,7 @@ pub(super) fn peg_in<W: Write>(desk: &mut Desk<'_, W>, args: &PegInArgs) -> Resu
 
 pub(super) fn peg_out<W: Write>(desk: &mut Desk<'_, W>, args: &PegOutArgs) -> Result<(), CliError> {
     let (mut wallet, node) = desk.open_with_node()?;
-    wallet.sync(&node, false)?;
+    wallet.sync(&node, Look::Shown)?;
     let draft = draft_peg_out(&mut wallet, &node, &args.bitcoin_address, args.amount, args.feerate)?;
     approve(args.yes, &draft)?;
     wallet.send(&node, &draft)?;

@@ -14,6 +14,7 @@ use super::terminal::{confirm, remark};
 use super::{CliError, Desk};
 use crate::wallet::amount::{AmountArg, FeeRateArg};
 use crate::wallet::node::Node;
+use crate::wallet::open::{GAP, GAP_MAX};
 use crate::wallet::refund::UnclaimedDeposit;
 use crate::wallet::{Wallet, WalletError};
 
@@ -59,6 +60,9 @@ pub(super) struct RefundArgs {
         required_unless_present = "bitcoind"
     )]
     amount: Option<AmountArg>,
+    /// Looks for deposits to so many addresses behind the last that this wallet knows of.
+    #[arg(long, value_name = "N", default_value_t = GAP, value_parser = clap::value_parser!(u32).range(1..=i64::from(GAP_MAX)))]
+    gap: u32,
     /// Does not ask before it sends.
     #[arg(long)]
     yes: bool,
@@ -69,10 +73,10 @@ pub(super) fn refund<W: Write>(desk: &mut Desk<'_, W>, args: &RefundArgs) -> Res
     let destination = wallet.parse_bitcoin_address(&args.to)?;
     let bitcoind = connect(&wallet, args)?;
     let deposits = match (&bitcoind, args.deposit, &args.address, args.amount) {
-        (Some(bitcoind), wanted, _, _) => bitcoind.deposits(&wallet, wanted)?,
+        (Some(bitcoind), wanted, _, _) => bitcoind.deposits(&wallet, wanted, args.gap)?,
         (None, Some(outpoint), Some(address), Some(AmountArg(amount))) => {
             let address = wallet.find_deposit(address).or_else(|error| {
-                let mut candidates = wallet.deposit_candidates().into_iter();
+                let mut candidates = wallet.deposit_candidates(args.gap).into_iter();
                 candidates.find(|candidate| candidate.address.to_string() == address.trim()).ok_or(error)
             })?;
             vec![UnclaimedDeposit { address, outpoint, amount, from: None }]
@@ -145,8 +149,13 @@ fn connect(wallet: &Wallet, args: &RefundArgs) -> Result<Option<Core>, WalletErr
 
 impl Core {
     /// The wallet's deposits that can be taken back at this moment.
-    fn deposits(&self, wallet: &Wallet, wanted: Option<OutPoint>) -> Result<Vec<UnclaimedDeposit>, WalletError> {
-        let candidates = wallet.deposit_candidates();
+    fn deposits(
+        &self,
+        wallet: &Wallet,
+        wanted: Option<OutPoint>,
+        gap: u32,
+    ) -> Result<Vec<UnclaimedDeposit>, WalletError> {
+        let candidates = wallet.deposit_candidates(gap);
         let scripts: Vec<_> = candidates.iter().map(|candidate| candidate.address.script_pubkey()).collect();
         let (found, tip) = self.runtime.block_on(self.client.scan(&scripts))?;
         let mut deposits = wallet.deposits_among(&candidates, &found);
