@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bitcoin::{BlockHash, Transaction};
 use bytes::Bytes;
-use causeway_chainspec::Height;
+use causeway_chainspec::{Height, SatPerKvb};
 use causeway_consensus::bft::CertificateError;
 use causeway_consensus::peg::evidence::PegIn;
 use causeway_consensus::{ConnectedBlock, InvalidBlock};
 use libp2p::PeerId;
 
 use super::peg::{BitcoinAnswer, BitcoinOffer};
-use crate::mempool::{Checked, Reject};
+use crate::mempool::{Checked, Package, PackageAnswer, Reject};
 use crate::wire::{Request, Response, Topic};
 
 /// When something happens. The shell reads the clocks, nothing else does.
@@ -117,6 +117,13 @@ pub enum Event {
         /// Each of them for the pool, or why not, in the job's order.
         results: Vec<Result<Box<Checked>, Reject>>,
     },
+    /// A package was checked: the answer to [`Action::CheckPackage`](super::Action::CheckPackage).
+    PackageChecked {
+        /// The job.
+        ticket: Ticket,
+        /// What was found.
+        answer: PackageAnswer,
+    },
     /// The block of [`Action::Commit`](super::Action::Commit) is on disk.
     Committed {
         /// Its height.
@@ -148,6 +155,15 @@ pub enum Event {
         id: SubmitId,
         /// The transaction.
         transaction: Transaction,
+    },
+    /// Somebody hands in a package here. Answered by one [`Action::PackageReply`](super::Action::PackageReply).
+    SubmitPackage {
+        /// Its name.
+        id: SubmitId,
+        /// The package.
+        package: Package,
+        /// No transaction of it enters whose own feerate is higher.
+        max_feerate: Option<SatPerKvb>,
     },
 }
 

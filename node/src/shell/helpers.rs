@@ -19,6 +19,7 @@ use super::run::{AskBitcoin, RunError};
 use crate::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
 use crate::machine::peg::{BitcoinAnswer, BitcoinQuestion};
 use crate::machine::{Event, InboundId, Ticket};
+use crate::mempool::PackageCheck;
 use crate::metrics::Metrics;
 use crate::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response};
 
@@ -119,6 +120,12 @@ impl Helpers {
     pub(super) fn check(&self, ticket: Ticket, job: CheckJob) {
         self.run(&self.checks, Metrics::checked, move |work| {
             Ok(Event::Checked { ticket, results: job.run(&*work.store)? })
+        });
+    }
+
+    pub(super) fn check_package(&self, ticket: Ticket, check: PackageCheck) {
+        self.run(&self.checks, Metrics::checked, move |work| {
+            Ok(Event::PackageChecked { ticket, answer: check.run(&*work.store)? })
         });
     }
 
