@@ -265,7 +265,10 @@ pub(super) enum PackageOutcome {
 #[derive(Debug, Clone)]
 struct PackageTerms {
     least: Least,
-    replacement: Option<Replacement>,
+    /// What it replaces, if it may.
+    replacement: Result<Option<Replacement>, Together>,
+    /// Whether the graph has room for it.
+    families: Result<(), Together>,
     /// The first that spends from a parent and leaves its dust.
     leaves_dust: Option<usize>,
 }
@@ -286,9 +289,11 @@ impl PackageTerms {
         let Some(child) = subjects.last() else { return Ok(()) };
         let together = sum(facts);
         self.least.check(together.fee, together.vsize).map_err(|reject| member(child.wtxid)(reject.into()))?;
-        if let Some(replacement) = &self.replacement {
+        // Core asks for the fee first: a package that pays too little is told so.
+        if let Some(replacement) = self.replacement.as_ref().map_err(|together| *together)? {
             replacement.check(child.txid, facts)?;
         }
+        self.families?;
         match self.leaves_dust.and_then(|place| subjects.get(place)) {
             Some(subject) => Err(PackageReject::LeavesDust(subject.named())),
             None => Ok(()),
@@ -415,15 +420,11 @@ impl Mempool {
         }
         let truc: Vec<_> = placed.iter().map(Placed::truc).collect();
         truc::check_package(&self.graph, &truc).map_err(Together::Truc)?;
-        let (replaced, replacement) = match placed.iter().any(|placed| !placed.standing.conflicts.is_empty()) {
-            true => {
-                let (replaced, replacement) = self.replaced_by(&placed)?;
-                (replaced, Some(replacement))
-            }
-            false => {
-                self.check_families(&placed)?;
-                (BTreeSet::new(), None)
-            }
+        let conflicts = placed.iter().any(|placed| !placed.standing.conflicts.is_empty());
+        let (replaced, replacement, families) = match conflicts.then(|| self.replaced_by(&placed)) {
+            Some(Ok((replaced, replacement))) => (replaced, Ok(Some(replacement)), Ok(())),
+            Some(Err(together)) => (BTreeSet::new(), Err(together), Ok(())),
+            None => (BTreeSet::new(), Ok(None), self.check_families(&placed)),
         };
         let leaves = |placed: &Placed<'_>, others: &[Placed<'_>]| {
             let transaction = &placed.subject.transaction;
@@ -438,7 +439,7 @@ impl Mempool {
         };
         let leaves_dust = placed.iter().position(|member| leaves(member, &placed));
         let least = Least { pool: self.pool_minimum(now_s), relay: self.policy.min_relay };
-        Ok(Place { replaced, terms: PackageTerms { least, replacement, leaves_dust } })
+        Ok(Place { replaced, terms: PackageTerms { least, replacement, families, leaves_dust } })
     }
 
     /// What a package would evict, and what it has to pay for that (Core: `PackageRBFChecks`).

@@ -10,20 +10,20 @@ use causeway_tests::wallet::{Kind, Owner, Spendable, sign_all};
 
 /// A coin, or an anchor, which nobody signs for.
 #[derive(Clone)]
-pub enum Input {
+pub(crate) enum Input {
     Coin(Spendable),
     Anchor(OutPoint, TxOut),
 }
 
 impl Input {
-    pub fn outpoint(&self) -> OutPoint {
+    pub(crate) fn outpoint(&self) -> OutPoint {
         match self {
             Self::Coin(coin) => coin.outpoint,
             Self::Anchor(outpoint, _) => *outpoint,
         }
     }
 
-    pub fn value(&self) -> Amount {
+    pub(crate) fn value(&self) -> Amount {
         match self {
             Self::Coin(coin) => coin.output.value,
             Self::Anchor(_, output) => output.value,
@@ -33,22 +33,22 @@ impl Input {
 
 /// A transaction before it is signed. Its first outputs share what is left of the inputs.
 #[derive(Clone)]
-pub struct Draft {
-    pub version: i32,
-    pub lock_time: u32,
-    pub sequence: u32,
-    pub inputs: Vec<Input>,
+pub(crate) struct Draft {
+    pub(crate) version: i32,
+    pub(crate) lock_time: u32,
+    pub(crate) sequence: u32,
+    pub(crate) inputs: Vec<Input>,
     /// Payments of equal worth.
-    pub payments: Vec<Kind>,
+    pub(crate) payments: Vec<Kind>,
     /// With values of their own.
-    pub others: Vec<TxOut>,
-    pub fee: Fee,
-    pub hash_type: u8,
+    pub(crate) others: Vec<TxOut>,
+    pub(crate) fee: Fee,
+    pub(crate) hash_type: u8,
 }
 
 /// What it pays.
 #[derive(Clone, Copy, Debug)]
-pub enum Fee {
+pub(crate) enum Fee {
     Sat(u64),
     /// So much more or less than the least for its size, of which others have some too.
     Around {
@@ -60,7 +60,7 @@ pub enum Fee {
 
 impl Draft {
     /// The signed transaction.
-    pub fn sign(&self, owner: &Owner) -> Transaction {
+    pub(crate) fn sign(&self, owner: &Owner) -> Transaction {
         let fee = match self.fee {
             Fee::Sat(fee) => fee,
             Fee::Around { others_vsize, others_fee, more } => {
@@ -107,7 +107,7 @@ impl Draft {
     }
 
     /// What the payments of the signed transaction are to others.
-    pub fn coins(&self, transaction: &Transaction, owner: &Owner) -> Vec<Spendable> {
+    pub(crate) fn coins(&self, transaction: &Transaction, owner: &Owner) -> Vec<Spendable> {
         let txid = transaction.compute_txid();
         let coin = |((vout, kind), output): ((u32, &Kind), &TxOut)| Spendable {
             outpoint: OutPoint { txid, vout },
@@ -129,19 +129,19 @@ fn as_coin(input: &Input, owner: &Owner) -> Spendable {
 }
 
 /// A pay-to-anchor output (BIP-0433).
-pub fn anchor(sat: u64) -> TxOut {
+pub(crate) fn anchor(sat: u64) -> TxOut {
     TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::from_bytes(vec![0x51, 2, 0x4e, 0x73]) }
 }
 
 /// An OP_RETURN output with so many bytes of data.
-pub fn data(bytes: usize) -> TxOut {
+pub(crate) fn data(bytes: usize) -> TxOut {
     let data = PushBytesBuf::try_from(vec![7; bytes]).expect("short");
     let script_pubkey = Builder::new().push_opcode(OP_RETURN).push_slice(data).into_script();
     TxOut { value: Amount::ZERO, script_pubkey }
 }
 
 /// Breaks what an input shows for its coin.
-pub fn break_input(rng: &mut Rng, transaction: &mut Transaction) {
+pub(crate) fn break_input(rng: &mut Rng, transaction: &mut Transaction) {
     let place = rng.index(transaction.input.len());
     let input = &mut transaction.input[place];
     let mut items = input.witness.to_vec();

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// A difference that is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Known {
+pub(crate) enum Known {
     /// A replacement must have a higher feerate than each transaction that it conflicts with; Core compares feerate
     /// diagrams.
     ReplacementFeerate,
@@ -14,8 +14,11 @@ pub enum Known {
     Order,
 }
 
+/// What this node finds before it knows the coins.
+const FOUND_FIRST: [&str; 2] = ["TRUC-violation", "bad-txns-spends-conflicting-tx"];
+
 /// Core's words for a reason of ours, where they differ.
-pub fn as_core(reason: &str) -> Cow<'_, str> {
+pub(crate) fn as_core(reason: &str) -> Cow<'_, str> {
     match reason {
         "bad-txns-inputs-missingorspent" => Cow::Borrowed("missing-inputs"),
         // The interpreter's words are known to us for the common forms only.
@@ -27,7 +30,7 @@ pub fn as_core(reason: &str) -> Cow<'_, str> {
 }
 
 /// Why two refusals, or a refusal and an acceptance (none), may differ.
-pub fn why(ours: Option<&str>, core: Option<&str>) -> Option<Known> {
+pub(crate) fn why(ours: Option<&str>, core: Option<&str>) -> Option<Known> {
     let feerate = |reason: &str| reason.contains("; new feerate ");
     match (ours, core) {
         (Some(ours), None | Some("replacement-failed")) if feerate(ours) => Some(Known::ReplacementFeerate),
@@ -35,8 +38,8 @@ pub fn why(ours: Option<&str>, core: Option<&str>) -> Option<Known> {
         (None, Some(core)) if core.contains("does not improve feerate diagram") || core == "replacement-failed" => {
             Some(Known::ReplacementFeerate)
         }
-        // Forms are looked at before fees, and what stands in the pool before what is in the chain.
-        (Some(ours), Some(_)) if ours.starts_with("TRUC-violation") => Some(Known::Order),
+        // What needs no coins is looked at before what does, fees among it.
+        (Some(ours), Some(_)) if FOUND_FIRST.iter().any(|reason| ours.starts_with(reason)) => Some(Known::Order),
         _ => None,
     }
 }

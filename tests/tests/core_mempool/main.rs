@@ -15,6 +15,9 @@ mod world;
 /// How many times more a full run has.
 const FULL: u64 = 20;
 
+/// Histories that differ, of which a failure tells everything.
+const SHOWN: usize = 12;
+
 /// The seeds of a run.
 fn seeds(count: u64) -> std::ops::Range<u64> {
     let full = std::env::var_os("CAUSEWAY_TEST_FULL").is_some();

@@ -20,7 +20,7 @@ use causeway_tests::wallet::{Kind, Owner, Spendable, output, sign_all};
 use serde_json::Value;
 
 /// What each coin is worth.
-pub const COIN: Amount = Amount::from_sat(1_000_000);
+pub(crate) const COIN: Amount = Amount::from_sat(1_000_000);
 
 /// Coins that one transaction makes.
 const COINS_AT_ONCE: usize = 400;
@@ -35,7 +35,7 @@ const NOW_S: u64 = 1_800_000_000;
 const MINE_EVERY: u64 = 50;
 
 /// Both sides.
-pub struct World {
+pub(crate) struct World {
     core: Bitcoind,
     chain: MemoryChain,
     owner: Owner,
@@ -49,7 +49,7 @@ pub struct World {
 
 impl World {
     /// Both sides with coins of these kinds.
-    pub fn new(kinds: &'static [Kind]) -> Self {
+    pub(crate) fn new(kinds: &'static [Kind]) -> Self {
         let core = Bitcoind::start_with(&["-acceptnonstdtxn=0", "-persistmempool=0"]);
         let owner = Owner::new(11);
         let script = owner.script_pubkey(Kind::P2wpkh);
@@ -68,7 +68,7 @@ impl World {
     }
 
     /// Starts a history: an empty pool of ours, and so many coins that nobody has touched.
-    pub fn history(&mut self, coins: usize) -> (Pool, Vec<Spendable>) {
+    pub(crate) fn history(&mut self, coins: usize) -> (Pool, Vec<Spendable>) {
         if self.histories % MINE_EVERY == 0 {
             self.mine();
         }
@@ -111,64 +111,64 @@ impl World {
     }
 
     /// Whose the coins are.
-    pub fn owner(&self) -> &Owner {
+    pub(crate) fn owner(&self) -> &Owner {
         &self.owner
     }
 
     /// What Core says of a transaction, without taking it.
-    pub fn test(&self, transaction: &Transaction) -> Value {
+    pub(crate) fn test(&self, transaction: &Transaction) -> Value {
         let hex = serde_json::to_string(&[serialize_hex(transaction)]).unwrap();
         self.core.call("testmempoolaccept", &[&hex, "0"])[0].take()
     }
 
     /// Hands Core a transaction that it takes.
-    pub fn send(&self, transaction: &Transaction) {
+    pub(crate) fn send(&self, transaction: &Transaction) {
         self.core.call("sendrawtransaction", &[&serialize_hex(transaction), "0", "21000000"]);
     }
 
     /// Hands Core a package, and returns its answer, or the error of the call.
-    pub fn submit_package(&self, package: &[Transaction]) -> Result<Value, String> {
+    pub(crate) fn submit_package(&self, package: &[Transaction]) -> Result<Value, String> {
         let hex: Vec<String> = package.iter().map(serialize_hex).collect();
         self.core.try_call("submitpackage", &[&serde_json::to_string(&hex).unwrap(), "0", "21000000"])
     }
 
     /// What Core's mempool holds.
-    pub fn mempool(&self) -> BTreeSet<Txid> {
+    pub(crate) fn mempool(&self) -> BTreeSet<Txid> {
         let txids = self.core.call("getrawmempool", &[]);
         txids.as_array().unwrap().iter().map(|txid| txid.as_str().unwrap().parse().unwrap()).collect()
     }
 
     /// The same steps of our own.
-    pub fn ours<'a>(&'a self, pool: &'a mut Pool) -> Ours<'a> {
+    pub(crate) fn ours<'a>(&'a self, pool: &'a mut Pool) -> Ours<'a> {
         Ours { pool: &mut pool.0, chain: &self.chain }
     }
 }
 
 /// A pool of ours.
-pub struct Pool(Mempool);
+pub(crate) struct Pool(Mempool);
 
 impl Pool {
     /// Whether it holds a transaction.
-    pub fn contains(&self, txid: &Txid) -> bool {
+    pub(crate) fn contains(&self, txid: &Txid) -> bool {
         self.0.contains(txid)
     }
 
     /// Virtual bytes and fee of a transaction that it holds.
-    pub fn cost(&self, txid: &Txid) -> (u64, Amount) {
+    pub(crate) fn cost(&self, txid: &Txid) -> (u64, Amount) {
         let entry = self.0.get(txid).expect("it holds it");
         (entry.vsize(), entry.fee())
     }
 }
 
 /// A pool of ours on the chain of the world.
-pub struct Ours<'a> {
+pub(crate) struct Ours<'a> {
     pool: &'a mut Mempool,
     chain: &'a MemoryChain,
 }
 
 impl Ours<'_> {
     /// Hands in a transaction.
-    pub fn submit(&mut self, transaction: &Transaction) -> Result<(), Reject> {
+    pub(crate) fn submit(&mut self, transaction: &Transaction) -> Result<(), Reject> {
         let request = self.pool.begin(transaction.clone(), NOW_S)?;
         let checked = request.resolve(self.chain).and_then(|job| job.run()).map_err(|error| match error {
             CheckError::Rejected(reject) => reject,
@@ -182,7 +182,7 @@ impl Ours<'_> {
     }
 
     /// Hands in a package.
-    pub fn submit_package(&mut self, package: &Package) -> PackageResult {
+    pub(crate) fn submit_package(&mut self, package: &Package) -> PackageResult {
         let mut submission = Submission::new(package, None, NOW_S);
         let mut turn = submission.step(self.pool, NOW_S);
         loop {
