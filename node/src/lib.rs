@@ -5,6 +5,7 @@
 //! resolve(CoinRequest)   -> CheckJob      the only read: coins, tip, median times
 //! run(CheckJob)          -> Checked       values, locks, policy about inputs, scripts: CPU work, on any thread
 //! finish(Checked)        -> Accepted      into the pool, or Again if the tip has moved
+//! Submission             -> these, for each transaction of a package, and for those together that need each other
 //! select(Mempool)        -> Selection     the transactions of the next block
 //! ```
 //!

@@ -317,7 +317,11 @@ impl Node {
             Event::Bitcoin { offer } => self.outside.offer = offer,
             Event::BitcoinJudged { ticket, answer } => self.bitcoin_judged(now, ticket, answer),
             Event::Claim { id, peg_in } => self.claimed(now, id, *peg_in),
+            Event::PackageChecked { ticket, answer } => self.package_checked(now, ticket, answer),
             Event::Submit { id, transaction } => self.submitted(now, id, transaction),
+            Event::SubmitPackage { id, package, max_feerate } => {
+                self.submitted_package(now, id, &package, max_feerate);
+            }
         }
         Ok(())
     }

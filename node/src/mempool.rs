@@ -7,24 +7,29 @@
 //! immature. What leaves the pool are transactions that a block confirmed or contradicted, that were replaced, that
 //! expired, or that the pool's size pushed out.
 //!
-//! Not kept: transactions whose parents are unknown (the sender sends them again after their parents), and packages: a
-//! transaction below the minimum feerate waits for nobody to pay for it.
+//! A transaction below the minimum feerate enters only together with a child that pays for it, in a [`package`], which goes
+//! the same way: a [`Submission`] tries each transaction by itself and then, together, those that need each other. Not kept
+//! are transactions whose parents are unknown, and those that wait for such a child; the caller may keep some.
 //!
 //! Bounds: memory by [`Policy::max_memory_bytes`]; families by [`Limits`]; each call touches at most the families of one
-//! transaction (25 + 25), of 100 replaced ones, of a block's, or of what has to leave. How many checks run at once is the
+//! transaction (25 + 25) or of a package's 25, of 100 replaced ones, of a block's, or of what has to leave. How many checks run at once is the
 //! caller's to bound.
 
 mod check;
+mod diagram;
 mod encoding;
 mod entry;
 mod evict;
 mod feerate;
 mod graph;
+pub mod package;
 pub mod policy;
 pub mod reject;
 mod replace;
 pub mod snapshot;
 pub mod standard;
+mod submission;
+mod truc;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,17 +46,19 @@ use causeway_consensus::{Block, ScriptCache, Tip};
 pub use check::{CheckJob, Checked, CoinRequest, TipFacts};
 pub use entry::{Entry, Family};
 pub use feerate::{FeeFraction, fee_at};
+pub use package::{Package, PackageForm, PackageReject};
 pub use policy::{Limits, Policy};
 pub use reject::{CheckError, Invalid, NotYet, PolicyReject, Reject};
+pub use submission::{PackageAnswer, PackageCheck, PackageResult, Submission, Turn, TxResult};
 
 use crate::news::{Change, Entered, News};
 
-use check::Subject;
+use check::{Facts, Subject};
 use entry::{asks_for_peg_out, memory};
 use evict::RollingMinimum;
 use graph::Graph;
 use replace::{Place, place};
-use standard::check_form;
+use standard::{check_form, dust_outputs};
 
 /// Checks of one transaction that may come too late before the sender has to send it again.
 const MAX_LATE: u8 = 8;
@@ -163,7 +170,18 @@ impl Mempool {
         entered_s: u64,
         now_s: u64,
     ) -> Result<CoinRequest, Reject> {
-        let transaction: Arc<Transaction> = transaction.into();
+        let subject = self.subject(transaction.into(), entered_s, now_s, None)?;
+        self.request(subject, None, 0, now_s)
+    }
+
+    /// What can be said of a transaction by itself.
+    fn subject(
+        &self,
+        transaction: Arc<Transaction>,
+        entered_s: u64,
+        now_s: u64,
+        max_feerate: Option<SatPerKvb>,
+    ) -> Result<Subject, Reject> {
         if transaction.is_coinbase() {
             return Err(Invalid::Coinbase.into());
         }
@@ -173,14 +191,16 @@ impl Mempool {
         if now_s.saturating_sub(entered_s) >= self.policy.expiry_s {
             return Err(PolicyReject::Expired.into());
         }
-        let subject = Subject {
+        let dust = dust_outputs(&transaction, self.policy.dust_relay).next();
+        Ok(Subject {
             txid: transaction.compute_txid(),
             wtxid: transaction.compute_wtxid(),
             weight: transaction.weight(),
+            dust,
             transaction,
             entered_s: entered_s.min(now_s),
-        };
-        self.request(subject, None, 0, now_s)
+            max_feerate,
+        })
     }
 
     /// What depends on the tip and on the pool, before the coins are known.
@@ -199,8 +219,7 @@ impl Mempool {
         let from_pool = outputs.collect::<Result<Vec<Option<TxOut>>, NotYet>>()?;
         // Never more than its real size, which waits for the cost of its signature operations.
         let vsize = policy::virtual_size(subject.weight, 0);
-        let Place { terms, .. } =
-            place(&self.graph, &self.policy, self.pool_minimum(now_s), transaction, subject.txid, vsize)?;
+        let Place { terms, .. } = place(&self.graph, &self.policy, self.pool_minimum(now_s), &subject, vsize)?;
         Ok(CoinRequest { subject, from_pool, terms, verified, late })
     }
 
@@ -216,25 +235,41 @@ impl Mempool {
     }
 
     fn try_finish(&mut self, checked: Checked, now_s: u64, departed: &mut Vec<Departed>) -> Result<Outcome, Reject> {
-        let Checked { subject, from_pool, fee, sigops_cost, vsize, tip, verified, scripts, late } = checked;
-        let mut inputs = subject.transaction.input.iter().zip(&from_pool);
+        let mut inputs = checked.subject.transaction.input.iter().zip(&checked.from_pool);
         let parents_stand = inputs.all(|(input, pool)| *pool == self.contains(&input.previous_output.txid));
-        if tip != self.tip || !parents_stand {
+        if checked.tip != self.tip || !parents_stand {
+            let Checked { subject, verified, late, .. } = checked;
             if late >= MAX_LATE {
                 return Err(NotYet::ChainMoved.into());
             }
             return Ok(Outcome::Again(Box::new(self.request(subject, Some(verified), late + 1, now_s)?)));
         }
-        self.check_peg(&subject.transaction)?;
-        self.check_new(&subject)?;
+        self.check_peg(&checked.subject.transaction)?;
+        self.check_new(&checked.subject)?;
+        let Subject { txid, wtxid, .. } = checked.subject;
+        let Facts { fee, vsize, .. } = checked.facts;
         let pool_minimum = self.pool_minimum(now_s);
         let Place { parents, replaced, terms } =
-            place(&self.graph, &self.policy, pool_minimum, &subject.transaction, subject.txid, vsize)?;
-        terms.check(subject.txid, fee, vsize)?;
+            place(&self.graph, &self.policy, pool_minimum, &checked.subject, vsize)?;
+        terms.check(checked.subject.named(), fee, vsize)?;
 
+        self.depart(&replaced, Departure::Replaced, Some(txid), departed);
+        self.enter(checked, parents);
+        self.trim(now_s, &[txid], departed);
+        if self.contains(&txid) {
+            self.tell_entered(&txid);
+            Ok(Outcome::Accepted { txid, wtxid })
+        } else {
+            departed.retain(|gone| gone.txid != txid);
+            Err(PolicyReject::MempoolFull.into())
+        }
+    }
+
+    /// Puts a transaction into the pool, and what is known of its scripts where blocks look for it.
+    fn enter(&mut self, checked: Checked, parents: BTreeSet<Txid>) {
+        let Checked { subject, facts: Facts { fee, sigops_cost, vsize, .. }, verified, scripts, .. } = checked;
         self.scripts.insert(&verified);
-        self.depart(&replaced, Departure::Replaced, Some(subject.txid), departed);
-        let Subject { transaction, txid, wtxid, weight, entered_s } = subject;
+        let Subject { transaction, txid, wtxid, weight, entered_s, dust, .. } = subject;
         self.graph.insert(Entry {
             memory: memory(&transaction, scripts.len()),
             transaction,
@@ -245,6 +280,7 @@ impl Mempool {
             fee,
             sigops_cost,
             entered_s,
+            dust,
             parents,
             children: BTreeSet::new(),
             ancestors: Family::NONE,
@@ -252,14 +288,6 @@ impl Mempool {
             scripts,
             number: 0,
         });
-        self.trim(now_s, &txid, departed);
-        if self.contains(&txid) {
-            self.tell_entered(&txid);
-            Ok(Outcome::Accepted { txid, wtxid })
-        } else {
-            departed.retain(|gone| gone.txid != txid);
-            Err(PolicyReject::MempoolFull.into())
-        }
     }
 
     /// Takes notice of a committed block: its transactions leave, and what contradicts them. Returns what left.
@@ -313,16 +341,16 @@ impl Mempool {
         departed
     }
 
-    /// Removes what is worth least until the pool is within its memory. Nobody is told that the newcomer left: nobody was
+    /// Removes what is worth least until the pool is within its memory. Nobody is told that a newcomer left: nobody was
     /// told that it came.
-    fn trim(&mut self, now_s: u64, newcomer: &Txid, departed: &mut Vec<Departed>) {
+    fn trim(&mut self, now_s: u64, newcomers: &[Txid], departed: &mut Vec<Departed>) {
         while self.graph.memory() > self.policy.max_memory_bytes {
             let Some(worst) = self.graph.worst() else { break };
             let SatPerKvb(rate) = worst.descendants.feerate().rate();
             let txid = worst.txid;
             self.minimum.bump(SatPerKvb(rate.saturating_add(self.policy.incremental_relay.0)), now_s);
             let all = self.graph.descendants(&BTreeSet::from([txid]), usize::MAX).expect("no limit");
-            self.tell_left(all.iter().filter(|txid| *txid != newcomer), Departure::Evicted, None);
+            self.tell_left(all.iter().filter(|txid| !newcomers.contains(txid)), Departure::Evicted, None);
             self.remove(&all, Departure::Evicted, departed);
         }
     }

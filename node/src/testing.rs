@@ -21,7 +21,9 @@ use causeway_consensus::{
 };
 
 use crate::assemble::{BlockRoom, Selection, select};
-use crate::mempool::{CheckError, Checked, Departed, Mempool, Outcome, Policy, Reject, TipFacts};
+use crate::mempool::{
+    CheckError, Checked, Departed, Mempool, Outcome, Package, PackageResult, Policy, Reject, Submission, TipFacts, Turn,
+};
 use crate::wire::FinalBlock;
 
 pub(crate) use deposits::{burial, deposit_fee, deposits};
@@ -154,6 +156,23 @@ impl Bench {
         }
     }
 
+    /// Goes the whole way of a package into the pool.
+    pub(crate) fn submit_package(&mut self, transactions: &[&Transaction]) -> PackageResult {
+        let transactions = transactions.iter().map(|transaction| Arc::new((*transaction).clone())).collect();
+        let package = Package::new(transactions).expect("a child with its parents");
+        let mut submission = Submission::new(&package, None, self.now_s);
+        let mut turn = submission.step(&self.pool, self.now_s);
+        loop {
+            match turn {
+                Turn::Check(check) | Turn::Again(check) => {
+                    let answer = check.run(&self.chain).expect("maps do not fail");
+                    turn = submission.answered(&mut self.pool, answer, self.now_s, &mut Vec::new());
+                }
+                Turn::Done(result) => return result,
+            }
+        }
+    }
+
     /// Submits what has to be accepted and replaces nothing. Returns its first output.
     pub(crate) fn add(&mut self, transaction: &Transaction) -> OutPoint {
         assert_eq!(self.submit(transaction).expect("accepted"), []);
@@ -252,6 +271,27 @@ pub(crate) fn pay_padded(inputs: &[OutPoint], outputs: &[u64], bytes: usize) -> 
     let mut script = vec![0x51; bytes];
     script[0] = 0x6a;
     transaction.output.push(TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(script) });
+    transaction
+}
+
+/// A pay-to-anchor output (BIP-0433).
+pub(crate) fn anchor(sat: u64) -> TxOut {
+    TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::from_bytes(vec![0x51, 2, 0x4e, 0x73]) }
+}
+
+/// A transaction of version 3 that spends a coin of [`Bench::coin`] for `fee` and has an anchor without value as its second
+/// output: what closes a Lightning channel.
+pub(crate) fn commitment(coin: OutPoint, fee: u64) -> Transaction {
+    let mut transaction = Transaction { version: Version(3), ..pay(&[coin], &[COIN - fee]) };
+    transaction.output.push(anchor(0));
+    transaction
+}
+
+/// A transaction of version 3 that spends the anchor of a [`commitment`] and a coin of [`Bench::coin`], for `fee`.
+pub(crate) fn bump(parent: &Transaction, coin: OutPoint, fee: u64) -> Transaction {
+    let anchor = OutPoint { vout: 1, ..first_output(parent) };
+    let mut transaction = Transaction { version: Version(3), ..pay(&[anchor, coin], &[COIN - fee]) };
+    transaction.input[0].witness = Witness::new();
     transaction
 }
 

@@ -6,7 +6,7 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::mempool::Policy;
-use crate::testing::{Bench, COIN, first_output, free_input, free_script, pay, pay_padded};
+use crate::testing::{Bench, COIN, bump, commitment, first_output, free_input, free_script, pay, pay_padded};
 
 fn txids(selection: &Selection) -> Vec<Txid> {
     selection.transactions.iter().map(Transaction::compute_txid).collect()
@@ -54,6 +54,37 @@ fn a_package_beats_the_choice_one_by_one() {
     // One by one: the child is not possible yet, the middle one is best, and the poor parent no longer fits.
     let greedy = Amount::from_sat(3_000);
     assert!(selection.fees > greedy);
+}
+
+/// A parent without fee whose dust nobody would have to spend: it comes with its child, or not at all.
+#[test]
+fn a_parent_with_dust_comes_with_its_child_or_not_at_all() {
+    let mut bench = Bench::new();
+    let coins: Vec<OutPoint> = (0..4).map(|_| bench.coin()).collect();
+    let parent = commitment(coins[0], 0);
+    let child = bump(&parent, coins[1], 2_000);
+    assert!(bench.submit_package(&[&parent, &child]).refused.is_none());
+    let rich = pay(&[coins[2]], &[COIN - 50_000]);
+    bench.add(&rich);
+    let [parent_weight, child_weight, rich_weight] = [&parent, &child, &rich].map(|one| one.weight().to_wu());
+    let both = [&rich, &parent, &child].map(Transaction::compute_txid);
+    assert_eq!(txids(&select(&bench.pool, &room(rich_weight + parent_weight + child_weight))), both);
+    for weight in [rich_weight + parent_weight + child_weight - 1, rich_weight + parent_weight, rich_weight] {
+        assert_eq!(txids(&select(&bench.pool, &room(weight))), both[..1]);
+    }
+    // Its child is replaced by what does not need it: the parent stays in the pool, and out of blocks.
+    let other = pay(&[coins[1]], &[COIN - 9_000]);
+    bench.submit(&other).expect("it pays more");
+    assert!(bench.pool.contains(&parent.compute_txid()) && !bench.pool.contains(&child.compute_txid()));
+    let selection = select(&bench.pool, &bench.room());
+    assert_eq!(txids(&selection), [rich.compute_txid(), other.compute_txid()]);
+    bench.commit(selection);
+    // Until there is another child.
+    bench.submit(&bump(&parent, coins[3], 3_000)).expect("the parent is there");
+    let selection = select(&bench.pool, &bench.room());
+    assert_eq!(selection.transactions.len(), 2);
+    bench.commit(selection);
+    assert!(bench.pool.is_empty());
 }
 
 /// Once the shared parent is in, each child counts with its own feerate.

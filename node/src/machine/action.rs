@@ -15,7 +15,7 @@ use super::event::{GossipId, InboundId, OutboundId, SubmitId, Ticket};
 use super::jobs::{AssembleJob, CheckJob, FillJob, ValidateJob};
 use super::peg::BitcoinQuestion;
 use super::report::Report;
-use crate::mempool::Reject;
+use crate::mempool::{NotYet, PackageCheck, PackageResult, Reject};
 use crate::wire::{Request, Response, Topic};
 
 /// One thing to do. The actions of an event are done in their order; if one cannot be done, none after it may be, and the
@@ -129,6 +129,13 @@ pub enum Action {
         /// The work.
         job: FillJob,
     },
+    /// Read the coins of a package and check it. Answered by one [`Event::PackageChecked`](super::Event::PackageChecked).
+    CheckPackage {
+        /// Its name.
+        ticket: Ticket,
+        /// The work.
+        check: PackageCheck,
+    },
     /// Make a block final on disk. Answered by one [`Event::Committed`](super::Event::Committed).
     Commit {
         /// The block.
@@ -160,6 +167,13 @@ pub enum Action {
         id: SubmitId,
         /// Its id if the pool has it.
         result: Result<Txid, Reject>,
+    },
+    /// Tell whoever handed in a package.
+    PackageReply {
+        /// Which.
+        id: SubmitId,
+        /// What became of it, if there was room for it.
+        result: Result<PackageResult, NotYet>,
     },
     /// Tell the operator.
     Report(Report),

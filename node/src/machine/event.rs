@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bitcoin::Transaction;
 use bytes::Bytes;
-use causeway_chainspec::Height;
+use causeway_chainspec::{Height, SatPerKvb};
 use causeway_consensus::bft::CertificateError;
 use causeway_consensus::peg::evidence::PegIn;
 use causeway_consensus::{ConnectedBlock, InvalidBlock, NotReady};
 use libp2p::PeerId;
 
 use super::peg::{BitcoinAnswer, BitcoinOffer};
-use crate::mempool::{Checked, Reject};
+use crate::mempool::{Checked, Package, PackageAnswer, Reject};
 use crate::wire::{Request, Response, Topic};
 
 /// When something happens. The shell reads the clocks, nothing else does.
@@ -129,6 +129,13 @@ pub enum Event {
         /// What came of it.
         filled: Filled,
     },
+    /// A package was checked: the answer to [`Action::CheckPackage`](super::Action::CheckPackage).
+    PackageChecked {
+        /// The job.
+        ticket: Ticket,
+        /// What was found.
+        answer: PackageAnswer,
+    },
     /// The block of [`Action::Commit`](super::Action::Commit) is on disk.
     Committed {
         /// Its height.
@@ -160,6 +167,15 @@ pub enum Event {
         id: SubmitId,
         /// The transaction.
         transaction: Transaction,
+    },
+    /// Somebody hands in a package here. Answered by one [`Action::PackageReply`](super::Action::PackageReply).
+    SubmitPackage {
+        /// Its name.
+        id: SubmitId,
+        /// The package.
+        package: Package,
+        /// No transaction of it enters whose own feerate is higher.
+        max_feerate: Option<SatPerKvb>,
     },
 }
 

@@ -1,5 +1,7 @@
 //! The way of a transaction into the mempool: how many are checked at once, who waits, and who is told.
 
+mod packages;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use bitcoin::{Transaction, Txid};
 use bytes::Bytes;
 use causeway_consensus::{Block, Tx};
 use libp2p::PeerId;
+
+use packages::Packages;
 
 use super::Node;
 use super::action::{Action, RelayVerdict};
@@ -74,6 +78,7 @@ pub(super) struct Intake {
     early: Vec<(CoinRequest, Arrival)>,
     /// By arrival.
     orphans: VecDeque<Orphan>,
+    packages: Packages,
     /// Of an earlier run, parents first; one at a time, since the next may stand on it.
     snapshot: VecDeque<SnapshotEntry>,
     snapshot_running: bool,
@@ -113,7 +118,7 @@ struct Orphan {
 enum Origin {
     Peer { peer: PeerId, id: GossipId },
     Here { id: SubmitId },
-    Snapshot,
+    Snapshot { entered_s: u64 },
     Orphan,
 }
 
@@ -125,7 +130,7 @@ impl Intake {
     /// Transactions between arrival and pool.
     pub(super) fn len(&self) -> usize {
         let running = self.running.values().map(Vec::len).sum::<usize>();
-        self.queue.len() + running + self.early.len() + self.orphans.len()
+        self.queue.len() + running + self.early.len() + self.orphans.len() + self.packages.len()
     }
 
     /// What became of transactions.
@@ -137,6 +142,16 @@ impl Intake {
     fn may_start_job(&self) -> bool {
         let least = if self.running.len() < SMALL_JOBS { 1 } else { JOB_TRANSACTIONS };
         self.queue.len() >= least && self.running.len() < JOBS_MAX
+    }
+
+    /// Counts a transaction that the pool does not take.
+    fn count(&mut self, reject: &Reject) {
+        *match reject {
+            Reject::Invalid(_) => &mut self.counts.invalid,
+            Reject::NotYet(_) => &mut self.counts.not_yet,
+            Reject::Policy(PolicyReject::AlreadyInMempool) => &mut self.counts.known,
+            Reject::Policy(_) => &mut self.counts.policy,
+        } += 1;
     }
 
     /// Counts transactions that left the pool, and forgets those of them that are this node's own.
@@ -243,8 +258,12 @@ impl Node {
             let request = self.mempool.begin_again(Arc::clone(&transaction), entry.entered_s, now.unix.as_secs());
             if let Ok(request) = request {
                 self.intake.snapshot_running = true;
-                self.enqueue(request, Arrival { transaction, bytes: 0, origin: Origin::Snapshot });
+                let origin = Origin::Snapshot { entered_s: entry.entered_s };
+                self.enqueue(request, Arrival { transaction, bytes: 0, origin });
             }
+        }
+        if self.intake.snapshot.is_empty() && !self.intake.snapshot_running {
+            self.intake.packages.end_snapshot();
         }
     }
 
@@ -267,7 +286,6 @@ impl Node {
             }
             Err(reject) => Outcome::Rejected(reject),
         };
-        let is_snapshot = arrival.origin == Origin::Snapshot;
         match outcome {
             // The check may have seen a block that this node is about to be told of.
             Outcome::Again(request) if self.committing.is_some() => {
@@ -276,9 +294,6 @@ impl Node {
             Outcome::Again(request) => return self.enqueue(*request, arrival),
             Outcome::Accepted { txid, .. } => self.accepted(now, &arrival, txid),
             Outcome::Rejected(reject) => self.refuse(now, arrival.transaction, arrival.origin, reject),
-        }
-        if is_snapshot {
-            self.intake.snapshot_running = false;
         }
     }
 
@@ -291,11 +306,14 @@ impl Node {
                 self.intake.here -= 1;
                 self.actions.push(Action::Reply { id, result: Ok(txid) });
                 self.intake.own.insert(txid);
-                self.publish_transaction(now, &arrival.transaction);
+                self.publish_with_parents(now, &arrival.transaction);
             }
-            // It may never have got through to anybody.
-            Origin::Snapshot => drop(self.intake.own.insert(txid)),
-            Origin::Orphan => self.publish_transaction(now, &arrival.transaction),
+            Origin::Snapshot { .. } => {
+                // It may never have got through to anybody.
+                self.intake.own.insert(txid);
+                self.intake.snapshot_running = false;
+            }
+            Origin::Orphan => self.publish_with_parents(now, &arrival.transaction),
         }
         self.adopt(now, |parent| *parent == txid);
     }
@@ -343,12 +361,7 @@ impl Node {
 
     /// The pool does not take a transaction.
     fn refuse(&mut self, now: Now, transaction: Arc<Transaction>, origin: Origin, reject: Reject) {
-        *match &reject {
-            Reject::Invalid(_) => &mut self.intake.counts.invalid,
-            Reject::NotYet(_) => &mut self.intake.counts.not_yet,
-            Reject::Policy(PolicyReject::AlreadyInMempool) => &mut self.intake.counts.known,
-            Reject::Policy(_) => &mut self.intake.counts.policy,
-        } += 1;
+        self.intake.count(&reject);
         let missing = match &reject {
             Reject::NotYet(NotYet::MissingInput { outpoint }) => Some(outpoint.txid),
             _ => None,
@@ -360,12 +373,19 @@ impl Node {
                     return self.punish(now, peer, Offence::InvalidTransaction);
                 }
                 self.settle(id, |_| {});
-                if let Some(missing) = missing {
+                if reject.is_for_the_fee() {
+                    return self.keep_poor(now, peer, transaction);
+                }
+                if let Some(missing) = missing
+                    && !self.pair(now, Some(peer), &transaction, &missing)
+                {
                     self.keep_orphan(now, transaction, missing);
                 }
             }
             Origin::Orphan => {
-                if let Some(missing) = missing {
+                if let Some(missing) = missing
+                    && !self.pair(now, None, &transaction, &missing)
+                {
                     self.keep_orphan(now, transaction, missing);
                 }
             }
@@ -374,11 +394,19 @@ impl Node {
                 let known = matches!(reject, Reject::Policy(PolicyReject::AlreadyInMempool));
                 if known {
                     // Whoever hands in a transaction again wants it sent again.
-                    self.publish_transaction(now, &transaction);
+                    self.publish_with_parents(now, &transaction);
                 }
                 self.actions.push(Action::Reply { id, result: Err(reject) });
             }
-            Origin::Snapshot => {}
+            Origin::Snapshot { entered_s } => {
+                if missing.is_some() && self.pair_of_snapshot(now, &transaction, entered_s) {
+                    return;
+                }
+                if reject.is_for_the_fee() {
+                    self.intake.packages.keep_of_snapshot(transaction, entered_s);
+                }
+                self.intake.snapshot_running = false;
+            }
         }
     }
 
@@ -398,6 +426,7 @@ impl Node {
         for (request, arrival) in std::mem::take(&mut self.intake.early) {
             self.enqueue(request, arrival);
         }
+        self.packages_connected();
         if !self.intake.orphans.is_empty() {
             let confirmed: BTreeSet<Txid> = block.transactions().iter().map(Tx::txid).collect();
             self.adopt(now, |parent| confirmed.contains(parent));
@@ -414,8 +443,13 @@ impl Node {
             self.intake.sent = batch.last().copied();
         }
         for txid in batch {
-            match self.mempool.get(&txid).map(|entry| Arc::clone(entry.transaction())) {
-                Some(transaction) => self.publish_transaction(now, &transaction),
+            match self.mempool.get(&txid) {
+                // Its child takes it along.
+                Some(entry) if self.is_poor(entry) => {}
+                Some(entry) => {
+                    let transaction = Arc::clone(entry.transaction());
+                    self.publish_with_parents(now, &transaction);
+                }
                 None => drop(self.intake.own.remove(&txid)),
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitcoin::{Amount, BlockHash, OutPoint, Transaction, TxOut, Txid, Weight, Wtxid};
-use causeway_chainspec::Height;
+use causeway_chainspec::{Height, SatPerKvb};
 use causeway_consensus::coin::Coin;
 use causeway_consensus::script::{PreparedTransaction, ScriptError, VerifiedScripts};
 use causeway_consensus::spend::{check_lock_time, check_spends, lock_heights, sigops_cost};
@@ -13,8 +13,8 @@ use causeway_consensus::{ChainView, InvalidTransaction, SerializedTransaction, S
 
 use super::encoding;
 use super::entry::touched_scripts;
-use super::policy::{MAX_TX_SIGOPS_COST, virtual_size};
-use super::reject::{CheckError, Invalid, NotYet, PolicyReject, Reject, ScriptFailure};
+use super::policy::{MAX_TX_SIGOPS_COST, adjusted_weight, virtual_size};
+use super::reject::{CheckError, Invalid, Named, NotYet, PolicyReject, Reject, ScriptFailure};
 use super::replace::Terms;
 use super::standard::{check_inputs, check_witnesses};
 
@@ -32,13 +32,23 @@ pub(super) struct Subject {
     pub(super) wtxid: Wtxid,
     pub(super) weight: Weight,
     pub(super) entered_s: u64,
+    /// Its dust output, if it has one.
+    pub(super) dust: Option<u32>,
+    /// What its sender permits at most.
+    pub(super) max_feerate: Option<SatPerKvb>,
+}
+
+impl Subject {
+    pub(super) fn named(&self) -> Named {
+        Named { txid: self.txid, wtxid: self.wtxid }
+    }
 }
 
 /// A transaction that has passed a first look and waits for its coins. Send it to where the chain can be read.
 #[derive(Debug, Clone)]
 pub struct CoinRequest {
     pub(super) subject: Subject,
-    /// For each input the output of the pool that it spends, or None for one of the chain.
+    /// For each input the output of the pool, or of its package, that it spends, or None for one of the chain.
     pub(super) from_pool: Vec<Option<TxOut>>,
     pub(super) terms: Terms,
     /// Scripts that an earlier check has verified: they need no second one, whatever the tip is.
@@ -145,24 +155,48 @@ impl CheckJob {
     /// The first rule or policy broken, in the order of the code. A fault only if Bitcoin Core's library fails where it
     /// cannot.
     pub fn run(self) -> Result<Checked, CheckError> {
-        let Subject { transaction, txid, weight, .. } = &self.request.subject;
-        let fee = self.check_rules(transaction).map_err(Reject::from)?;
-        check_inputs(transaction, &self.coins).map_err(PolicyReject::NonstandardInput).map_err(Reject::from)?;
-        check_witnesses(transaction, &self.coins).map_err(Reject::from)?;
+        let facts = self.look()?;
+        self.verify(facts)
+    }
+
+    /// Everything but the scripts.
+    pub(super) fn look(&self) -> Result<Facts, Reject> {
+        let CoinRequest { subject, terms, .. } = &self.request;
+        let transaction = &subject.transaction;
+        let fee = self.check_rules(transaction)?;
+        check_inputs(transaction, &self.coins).map_err(PolicyReject::NonstandardInput)?;
+        check_witnesses(transaction, &self.coins)?;
+        if subject.dust.is_some() && fee > Amount::ZERO {
+            return Err(PolicyReject::DustWithFee.into());
+        }
         let cost = sigops_cost(transaction, self.coins.iter());
         if cost > MAX_TX_SIGOPS_COST {
-            return Err(Reject::from(PolicyReject::TooManySigops { cost }).into());
+            return Err(PolicyReject::TooManySigops { cost }.into());
         }
-        let vsize = virtual_size(*weight, cost);
-        self.request.terms.check(*txid, fee, vsize).map_err(Reject::from)?;
+        let vsize = virtual_size(subject.weight, cost);
+        terms.check(subject.named(), fee, vsize)?;
+        Ok(Facts { fee, sigops_cost: cost, vsize, weight: adjusted_weight(subject.weight, cost) })
+    }
+
+    /// The scripts.
+    pub(super) fn verify(self, facts: Facts) -> Result<Checked, CheckError> {
         let verified = match self.request.verified.clone() {
             Some(verified) => verified,
             None => self.verify_scripts()?,
         };
-        let scripts = touched_scripts(transaction, &self.coins);
         let CoinRequest { subject, from_pool, late, .. } = self.request;
+        let scripts = touched_scripts(&subject.transaction, &self.coins);
         let from_pool = from_pool.iter().map(Option::is_some).collect();
-        Ok(Checked { subject, from_pool, fee, sigops_cost: cost, vsize, tip: self.tip, verified, scripts, late })
+        Ok(Checked { subject, from_pool, facts, tip: self.tip, verified, scripts, late })
+    }
+
+    /// The tip that the coins were read at.
+    pub(super) fn tip(&self) -> TipFacts {
+        self.tip
+    }
+
+    pub(super) fn subject(&self) -> &Subject {
+        &self.request.subject
     }
 
     /// The rules of the chain, as the next block would ask them.
@@ -194,15 +228,24 @@ impl CheckJob {
     }
 }
 
+/// What a transaction pays and takes, known once its coins are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    pub(super) fee: Amount,
+    pub(super) sigops_cost: usize,
+    /// Virtual bytes that the fee counts for.
+    pub(super) vsize: u64,
+    /// Weight that the fee counts for.
+    pub(super) weight: Weight,
+}
+
 /// A transaction that may stand in the block on top of the tip it was checked at. Only [`CheckJob::run`] makes it.
 #[derive(Debug, Clone)]
 pub struct Checked {
     pub(super) subject: Subject,
-    /// For each input whether it spends an output of the pool.
+    /// For each input whether it spends an output of the pool, or of its package.
     pub(super) from_pool: Vec<bool>,
-    pub(super) fee: Amount,
-    pub(super) sigops_cost: usize,
-    pub(super) vsize: u64,
+    pub(super) facts: Facts,
     pub(super) tip: TipFacts,
     pub(super) verified: VerifiedScripts,
     /// What it adds to the history of each script.

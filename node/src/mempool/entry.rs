@@ -10,6 +10,7 @@ use causeway_consensus::coin::is_unspendable;
 use causeway_consensus::state::{ScriptId, Statistics};
 
 use super::feerate::FeeFraction;
+use super::reject::Named;
 
 /// Bytes that an entry takes besides what its transaction holds: the entry itself (about 350), its places in the maps by
 /// txid, wtxid, time, mining and eviction score (about 64 each with the trees' slack), the reference counts.
@@ -37,6 +38,8 @@ pub struct Entry {
     pub(super) sigops_cost: usize,
     pub(super) entered_s: u64,
     pub(super) memory: usize,
+    /// Its dust output, which each of its children spends.
+    pub(super) dust: Option<u32>,
     pub(super) parents: BTreeSet<Txid>,
     pub(super) children: BTreeSet<Txid>,
     pub(super) ancestors: Family,
@@ -164,6 +167,10 @@ impl Entry {
     /// Itself and all that depends on it in the pool.
     pub fn descendants(&self) -> &Family {
         &self.descendants
+    }
+
+    pub(super) fn named(&self) -> Named {
+        Named { txid: self.txid, wtxid: self.wtxid }
     }
 
     /// Its own feerate.

@@ -42,6 +42,16 @@ pub const TRUC_MAX_VSIZE: u64 = 10_000;
 /// The largest TRUC transaction with an unconfirmed parent, in virtual bytes (Core: `TRUC_CHILD_MAX_VSIZE`).
 pub const TRUC_CHILD_MAX_VSIZE: u64 = 1_000;
 
+/// The most dust outputs of a transaction. A transaction with one pays no fee, so that it enters, and is mined, only with
+/// the child that spends it (Core: `MAX_DUST_OUTPUTS_PER_TX`).
+pub const MAX_DUST_OUTPUTS: usize = 1;
+
+/// The most transactions of a package (Core: `MAX_PACKAGE_COUNT`).
+pub const MAX_PACKAGE_COUNT: usize = 25;
+
+/// The heaviest package of several transactions (Core: `MAX_PACKAGE_WEIGHT`).
+pub const MAX_PACKAGE_WEIGHT: Weight = Weight::from_wu(404_000);
+
 /// The most transactions that one replacement may evict (Core up to 30; 31.99 counts clusters of 64 instead).
 pub const MAX_REPLACED: usize = 100;
 
@@ -118,5 +128,10 @@ impl Default for Policy {
 /// Returns the virtual size in bytes that fees are counted for: weight / 4, or what the signature operations count as if
 /// that is more, rounded up (Core: `GetVirtualTransactionSize`).
 pub fn virtual_size(weight: Weight, sigops_cost: usize) -> u64 {
-    weight.to_wu().max(sigops_cost as u64 * WEIGHT_PER_SIGOP_COST).div_ceil(4)
+    adjusted_weight(weight, sigops_cost).to_wu().div_ceil(4)
+}
+
+/// Returns the weight, or what the signature operations count as if that is more (Core: `GetSigOpsAdjustedWeight`).
+pub fn adjusted_weight(weight: Weight, sigops_cost: usize) -> Weight {
+    weight.max(Weight::from_wu(sigops_cost as u64 * WEIGHT_PER_SIGOP_COST))
 }

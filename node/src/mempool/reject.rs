@@ -1,5 +1,7 @@
 //! Why a transaction is not taken, in Bitcoin Core's words where Core has words for it.
 //!
+//! What a package is refused for stands in [`package`](super::package).
+//!
 //! Never given: `txn-mempool-conflict`, since every transaction may be replaced by one that pays for it, and
 //! `too-large-cluster`, since families are bounded instead of clusters (`too-long-mempool-chain`).
 //!
@@ -37,6 +39,14 @@ impl Reject {
             Self::NotYet(not_yet) => Cow::Borrowed(not_yet.reason()),
             Self::Policy(policy) => policy.reason(),
         }
+    }
+
+    /// Whether it is for the fee alone, so that a child that pays more may bring the transaction in (Core:
+    /// `TX_RECONSIDERABLE`).
+    pub fn is_for_the_fee(&self) -> bool {
+        use PolicyReject::{InsufficientFee, MempoolFull, MempoolMinFee, MinRelayFee};
+        let Self::Policy(policy) = self else { return false };
+        matches!(policy, MempoolMinFee { .. } | MinRelayFee { .. } | InsufficientFee { .. } | MempoolFull)
     }
 }
 
@@ -216,9 +226,12 @@ pub enum PolicyReject {
     /// An output is a bare multisig, which the operator does not permit.
     #[error("bare-multisig")]
     BareMultisig,
-    /// An output is worth less than spending it costs.
+    /// Several outputs are worth less than spending them costs.
     #[error("dust")]
     Dust,
+    /// An output is worth less than spending it costs, and the transaction pays a fee: somebody could mine it alone.
+    #[error("dust, tx with dust output must be 0-fee")]
+    DustWithFee,
     /// A peg-out request, while the peg is frozen (PEG section 3).
     #[error("peg-frozen, the peg is frozen: no peg-out request is taken until it is resolved")]
     PegFrozen,
@@ -297,6 +310,12 @@ pub enum PolicyReject {
     /// A rule about version 3 (BIP-0431).
     #[error("TRUC-violation, {_0}")]
     Truc(TrucViolation),
+    /// Its feerate is above what its sender permits.
+    #[error("max feerate exceeded")]
+    MaxFeerate,
+    /// It spends from a parent in the pool, or in its package, and leaves the parent's dust.
+    #[error("missing-ephemeral-spends, tx {_0} did not spend parent's ephemeral dust")]
+    LeavesDust(Named),
     /// It was the first to go from the full pool.
     #[error("mempool full")]
     MempoolFull,
@@ -315,7 +334,7 @@ impl PolicyReject {
             Self::ScriptPubkey => "scriptpubkey",
             Self::Datacarrier => "datacarrier",
             Self::BareMultisig => "bare-multisig",
-            Self::Dust => "dust",
+            Self::Dust | Self::DustWithFee => "dust",
             Self::PegFrozen => "peg-frozen",
             Self::NonstandardInput(_) => "bad-txns-nonstandard-inputs",
             Self::NonstandardWitness => "bad-witness-nonstandard",
@@ -332,6 +351,8 @@ impl PolicyReject {
             Self::TooManyReplaced { .. } => "too many potential replacements",
             Self::TooLongChain(_) => "too-long-mempool-chain",
             Self::Truc(_) => "TRUC-violation",
+            Self::MaxFeerate => "max feerate exceeded",
+            Self::LeavesDust(_) => "missing-ephemeral-spends",
             Self::MempoolFull => "mempool full",
         })
     }
@@ -433,39 +454,64 @@ pub enum TooLongChain {
     },
 }
 
-/// Which rule of BIP-0431 is broken (Core: `SingleTRUCChecks`).
+/// A transaction as Core's messages name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    /// Its id.
+    pub txid: Txid,
+    /// Its id with witnesses.
+    pub wtxid: Wtxid,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (wtxid={})", self.txid, self.wtxid)
+    }
+}
+
+/// Which rule of BIP-0431 is broken (Core: `SingleTRUCChecks`, `PackageTRUCChecks`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TrucViolation {
     /// Version 3 spends an unconfirmed output of another version.
-    #[error("version=3 tx {txid} cannot spend from non-version=3 tx {parent}")]
+    #[error("version=3 tx {child} cannot spend from non-version=3 tx {parent}")]
     SpendsOther {
         /// The transaction.
-        txid: Txid,
+        child: Named,
         /// Its parent.
-        parent: Txid,
+        parent: Named,
     },
     /// Another version spends an unconfirmed output of version 3.
-    #[error("non-version=3 tx {txid} cannot spend from version=3 tx {parent}")]
+    #[error("non-version=3 tx {child} cannot spend from version=3 tx {parent}")]
     OtherSpends {
         /// The transaction.
-        txid: Txid,
+        child: Named,
         /// Its parent.
-        parent: Txid,
+        parent: Named,
     },
-    /// More than 10,000 virtual bytes, or 1,000 with an unconfirmed parent.
-    #[error("version=3 tx {txid} is too big: {vsize} > {max} virtual bytes")]
+    /// More than 10,000 virtual bytes.
+    #[error("version=3 tx {tx} is too big: {vsize} > {max} virtual bytes")]
     TooBig {
         /// The transaction.
-        txid: Txid,
+        tx: Named,
+        /// Its virtual bytes.
+        vsize: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// More than 1,000 virtual bytes with an unconfirmed parent.
+    #[error("version=3 child tx {tx} is too big: {vsize} > {max} virtual bytes")]
+    ChildTooBig {
+        /// The transaction.
+        tx: Named,
         /// Its virtual bytes.
         vsize: u64,
         /// The limit.
         max: u64,
     },
     /// More than one unconfirmed ancestor.
-    #[error("tx {txid} would have too many ancestors")]
-    Ancestors {
-        /// The transaction.
-        txid: Txid,
-    },
+    #[error("tx {_0} would have too many ancestors")]
+    Ancestors(Named),
+    /// The parent has another child, which cannot be replaced here.
+    #[error("tx {_0} would exceed descendant count limit")]
+    Descendants(Named),
 }

@@ -9,17 +9,16 @@
 
 use std::collections::BTreeSet;
 
-use bitcoin::{Amount, Transaction, Txid};
+use bitcoin::{Amount, OutPoint, Transaction, Txid};
 use causeway_chainspec::SatPerKvb;
 
-use super::entry::Family;
+use super::check::Subject;
+use super::entry::{Entry, Family};
 use super::feerate::{FeeFraction, fee_at};
 use super::graph::Graph;
-use super::policy::{Limits, MAX_REPLACED, Policy, TRUC_CHILD_MAX_VSIZE, TRUC_MAX_VSIZE};
-use super::reject::{InsufficientFee, Invalid, PolicyReject, Reject, TooLongChain, TrucViolation};
-
-/// The version of TRUC transactions (BIP-0431).
-const TRUC_VERSION: i32 = 3;
+use super::policy::{Limits, MAX_REPLACED, Policy};
+use super::reject::{InsufficientFee, Invalid, Named, PolicyReject, Reject, TooLongChain};
+use super::truc;
 
 /// Where a transaction would stand in the pool as it is.
 #[derive(Debug)]
@@ -32,12 +31,56 @@ pub(super) struct Place {
     pub(super) terms: Terms,
 }
 
-/// What a transaction has to pay to enter.
+/// Whom a transaction would meet in the pool.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// The transactions whose outputs it spends.
+    pub(super) parents: BTreeSet<Txid>,
+    /// The transactions that spend what it spends.
+    pub(super) conflicts: BTreeSet<Txid>,
+}
+
+impl Standing {
+    pub(super) fn of(graph: &Graph, transaction: &Transaction) -> Self {
+        let outpoints = || transaction.input.iter().map(|input| input.previous_output);
+        Self {
+            parents: outpoints().map(|outpoint| outpoint.txid).filter(|txid| graph.get(txid).is_some()).collect(),
+            conflicts: outpoints().filter_map(|outpoint| graph.spender(&outpoint)).collect(),
+        }
+    }
+}
+
+/// What a transaction has to pay to enter, and to spend.
 #[derive(Debug, Clone)]
 pub(super) struct Terms {
-    pool_min: SatPerKvb,
-    min_relay: SatPerKvb,
+    least: Least,
     replacement: Option<Replacement>,
+    /// What its sender permits at most.
+    max_feerate: Option<SatPerKvb>,
+    leaves_dust: bool,
+}
+
+/// The least feerates.
+#[derive(Debug, Clone)]
+pub(super) struct Least {
+    /// What the full pool asks for at the moment.
+    pub(super) pool: SatPerKvb,
+    /// What this node relays.
+    pub(super) relay: SatPerKvb,
+}
+
+impl Least {
+    pub(super) fn check(&self, fee: Amount, vsize: u64) -> Result<(), PolicyReject> {
+        let need = fee_at(self.pool, vsize);
+        if fee < need {
+            return Err(PolicyReject::MempoolMinFee { fee, need });
+        }
+        let need = fee_at(self.relay, vsize);
+        if fee < need {
+            return Err(PolicyReject::MinRelayFee { fee, need });
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -53,32 +96,31 @@ struct Replacement {
 }
 
 impl Terms {
+    /// The terms of a transaction whose fee counts with others': only the sender's.
+    pub(super) fn of_member(subject: &Subject) -> Self {
+        let least = Least { pool: SatPerKvb(0), relay: SatPerKvb(0) };
+        Self { least, replacement: None, max_feerate: subject.max_feerate, leaves_dust: false }
+    }
+
     /// Checks a fee against the terms.
-    pub(super) fn check(&self, txid: Txid, fee: Amount, vsize: u64) -> Result<(), PolicyReject> {
-        let need = fee_at(self.pool_min, vsize);
-        if fee < need {
-            return Err(PolicyReject::MempoolMinFee { fee, need });
+    pub(super) fn check(&self, name: Named, fee: Amount, vsize: u64) -> Result<(), PolicyReject> {
+        self.least.check(fee, vsize)?;
+        if let Some(replacement) = &self.replacement {
+            let sibling = replacement.sibling;
+            let refused = |reason| PolicyReject::InsufficientFee { txid: name.txid, sibling, reason };
+            replacement.check(fee, vsize).map_err(refused)?;
         }
-        let need = fee_at(self.min_relay, vsize);
-        if fee < need {
-            return Err(PolicyReject::MinRelayFee { fee, need });
+        let max = self.max_feerate.map(|SatPerKvb(max)| FeeFraction { fee: Amount::from_sat(max), vsize: 1_000 });
+        if max.is_some_and(|max| FeeFraction { fee, vsize } > max) {
+            return Err(PolicyReject::MaxFeerate);
         }
-        let Some(replacement) = &self.replacement else { return Ok(()) };
-        replacement.check(fee, vsize).map_err(|reason| PolicyReject::InsufficientFee {
-            txid,
-            sibling: replacement.sibling,
-            reason,
-        })
+        if self.leaves_dust { Err(PolicyReject::LeavesDust(name)) } else { Ok(()) }
     }
 }
 
 impl Replacement {
     fn check(&self, fee: Amount, vsize: u64) -> Result<(), InsufficientFee> {
-        let additional = fee.checked_sub(self.fees).ok_or(InsufficientFee::Total { fee, replaced: self.fees })?;
-        let need = fee_at(self.incremental, vsize);
-        if additional < need {
-            return Err(InsufficientFee::Relay { additional, need });
-        }
+        pays_for(self.fees, self.incremental, fee, vsize)?;
         let own = FeeFraction { fee, vsize };
         let with_ancestors = self
             .new_ancestors
@@ -92,20 +134,38 @@ impl Replacement {
     }
 }
 
+/// Checks that a fee is that of what is replaced, and more for its own relay (BIP-0125 rules 3 and 4; Core: `PaysForRBF`).
+pub(super) fn pays_for(
+    replaced: Amount,
+    incremental: SatPerKvb,
+    fee: Amount,
+    vsize: u64,
+) -> Result<(), InsufficientFee> {
+    let additional = fee.checked_sub(replaced).ok_or(InsufficientFee::Total { fee, replaced })?;
+    let need = fee_at(incremental, vsize);
+    if additional < need { Err(InsufficientFee::Relay { additional, need }) } else { Ok(()) }
+}
+
+/// Whether a transaction spends an output of the parent and leaves its dust.
+pub(super) fn leaves_dust(transaction: &Transaction, parent: &Entry) -> bool {
+    let spends = |vout: u32| {
+        let is_it = |outpoint: OutPoint| outpoint.txid == parent.txid && outpoint.vout == vout;
+        transaction.input.iter().any(|input| is_it(input.previous_output))
+    };
+    parent.dust.is_some_and(|vout| !spends(vout))
+}
+
 /// Returns where a transaction of `vsize` virtual bytes would stand. A lower bound of them does for a first look.
 pub(super) fn place(
     graph: &Graph,
     policy: &Policy,
     pool_min: SatPerKvb,
-    transaction: &Transaction,
-    txid: Txid,
+    subject: &Subject,
     vsize: u64,
 ) -> Result<Place, Reject> {
-    let outpoints = || transaction.input.iter().map(|input| input.previous_output);
-    let parents: BTreeSet<Txid> =
-        outpoints().map(|outpoint| outpoint.txid).filter(|txid| graph.get(txid).is_some()).collect();
-    let mut conflicts: BTreeSet<Txid> = outpoints().filter_map(|outpoint| graph.spender(&outpoint)).collect();
-    let sibling = check_truc(graph, transaction, txid, vsize, &parents, &conflicts)?;
+    let (transaction, txid) = (&subject.transaction, subject.txid);
+    let Standing { parents, mut conflicts } = Standing::of(graph, transaction);
+    let sibling = truc::check_single(graph, subject, vsize, &parents, &conflicts)?;
     conflicts.extend(sibling);
 
     let replaced = graph.descendants(&conflicts, MAX_REPLACED).ok_or(PolicyReject::TooManyReplaced {
@@ -134,7 +194,12 @@ pub(super) fn place(
             sibling: sibling.is_some(),
         }
     });
-    let terms = Terms { pool_min, min_relay: policy.min_relay, replacement };
+    let terms = Terms {
+        least: Least { pool: pool_min, relay: policy.min_relay },
+        replacement,
+        max_feerate: subject.max_feerate,
+        leaves_dust: parents.iter().any(|parent| leaves_dust(transaction, graph.entry(parent))),
+    };
     Ok(Place { parents, replaced, terms })
 }
 
@@ -174,37 +239,4 @@ fn check_limits(
         }
     }
     Ok(())
-}
-
-/// BIP-0431 (Core: `SingleTRUCChecks`): version 3 and others do not mix, at most one parent and one child, both small.
-/// Returns the other child of the parent, if the transaction may take its place under the rules of replacement.
-fn check_truc(
-    graph: &Graph,
-    transaction: &Transaction,
-    txid: Txid,
-    vsize: u64,
-    parents: &BTreeSet<Txid>,
-    conflicts: &BTreeSet<Txid>,
-) -> Result<Option<Txid>, PolicyReject> {
-    let is_truc = |transaction: &Transaction| transaction.version.0 == TRUC_VERSION;
-    let truc = is_truc(transaction);
-    if let Some(parent) = parents.iter().find(|parent| is_truc(&graph.entry(parent).transaction) != truc) {
-        return Err(PolicyReject::Truc(match truc {
-            true => TrucViolation::SpendsOther { txid, parent: *parent },
-            false => TrucViolation::OtherSpends { txid, parent: *parent },
-        }));
-    }
-    if !truc {
-        return Ok(None);
-    }
-    let max = if parents.is_empty() { TRUC_MAX_VSIZE } else { TRUC_CHILD_MAX_VSIZE };
-    if vsize > max {
-        return Err(PolicyReject::Truc(TrucViolation::TooBig { txid, vsize, max }));
-    }
-    let Some(parent) = parents.first().map(|parent| graph.entry(parent)) else { return Ok(None) };
-    if parents.len() > 1 || parent.ancestors.count > 1 {
-        return Err(PolicyReject::Truc(TrucViolation::Ancestors { txid }));
-    }
-    // Its one child, which has none of its own: no TRUC transaction has got two ancestors.
-    Ok(parent.children.first().copied().filter(|sibling| !conflicts.contains(sibling)))
 }

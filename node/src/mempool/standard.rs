@@ -11,8 +11,9 @@ use causeway_consensus::spend::check_legacy_sigops;
 
 use super::feerate::fee_at;
 use super::policy::{
-    BareMultisig, MAX_P2SH_SIGOPS, MAX_P2WSH_SCRIPT_BYTES, MAX_P2WSH_STACK_ITEMS, MAX_SCRIPTSIG_BYTES,
-    MAX_STACK_ITEM_BYTES, MAX_STANDARD_TX_WEIGHT, MIN_STANDARD_TX_BYTES, Policy, STANDARD_VERSIONS,
+    BareMultisig, MAX_DUST_OUTPUTS, MAX_P2SH_SIGOPS, MAX_P2WSH_SCRIPT_BYTES, MAX_P2WSH_STACK_ITEMS,
+    MAX_SCRIPTSIG_BYTES, MAX_STACK_ITEM_BYTES, MAX_STANDARD_TX_WEIGHT, MIN_STANDARD_TX_BYTES, Policy,
+    STANDARD_VERSIONS,
 };
 use super::reject::{NonstandardInput, PolicyReject};
 
@@ -147,6 +148,12 @@ pub fn dust_threshold(output: &TxOut, dust_relay: SatPerKvb) -> Amount {
     fee_at(dust_relay, output.size() as u64 + input)
 }
 
+/// Returns the numbers of the outputs that are dust (Core: `GetDust`).
+pub(super) fn dust_outputs(transaction: &Transaction, dust_relay: SatPerKvb) -> impl Iterator<Item = u32> {
+    let is_dust = move |output: &TxOut| output.value < dust_threshold(output, dust_relay);
+    (0..).zip(&transaction.output).filter(move |(_, output)| is_dust(output)).map(|(vout, _)| vout)
+}
+
 /// Checks the form of a transaction alone. `base_size` is its size without witnesses, in bytes.
 ///
 /// # Errors
@@ -180,8 +187,7 @@ pub fn check_form(transaction: &Transaction, base_size: usize, policy: &Policy) 
             _ => {}
         }
     }
-    // Core takes one dust output of a transaction without fee, to be spent in the same package. There are no packages here.
-    if transaction.output.iter().any(|output| output.value < dust_threshold(output, policy.dust_relay)) {
+    if dust_outputs(transaction, policy.dust_relay).nth(MAX_DUST_OUTPUTS).is_some() {
         return Err(PolicyReject::Dust);
     }
     if base_size < MIN_STANDARD_TX_BYTES {

@@ -1,18 +1,26 @@
 //! What REST asks of the running node.
 
 use bitcoin::{OutPoint, Transaction, Txid};
-use causeway_chainspec::BitcoinHeight;
+use causeway_chainspec::{BitcoinHeight, SatPerKvb};
 use causeway_consensus::peg::evidence::PegIn;
 
 use crate::machine::claims::{ClaimRefusal, Claimed};
 use crate::machine::{Node, PeerStatus, Status};
-use crate::mempool::{Mempool, Reject};
+use crate::mempool::{Mempool, NotYet, Package, PackageResult, Reject};
 use crate::shell::{Handle, Stopped};
 
 /// The running node. [`Handle`] is one.
 pub trait Live: Clone + Send + Sync + 'static {
     /// Hands in a transaction, and returns the verdict.
     fn submit(&self, transaction: Transaction) -> impl Future<Output = Result<Result<Txid, Reject>, Stopped>> + Send;
+
+    /// Hands in a package of which no transaction enters whose own feerate is above `max_feerate`, and returns what became
+    /// of it.
+    fn submit_package(
+        &self,
+        package: Package,
+        max_feerate: Option<SatPerKvb>,
+    ) -> impl Future<Output = Result<Result<PackageResult, NotYet>, Stopped>> + Send;
 
     /// Claims a deposit, and returns the verdict.
     fn claim(&self, peg_in: PegIn) -> impl Future<Output = Result<Result<Claimed, ClaimRefusal>, Stopped>> + Send;
@@ -36,6 +44,14 @@ pub trait Live: Clone + Send + Sync + 'static {
 impl Live for Handle {
     async fn submit(&self, transaction: Transaction) -> Result<Result<Txid, Reject>, Stopped> {
         Handle::submit(self, transaction).await
+    }
+
+    async fn submit_package(
+        &self,
+        package: Package,
+        max_feerate: Option<SatPerKvb>,
+    ) -> Result<Result<PackageResult, NotYet>, Stopped> {
+        Handle::submit_package(self, package, max_feerate).await
     }
 
     async fn claim(&self, peg_in: PegIn) -> Result<Result<Claimed, ClaimRefusal>, Stopped> {

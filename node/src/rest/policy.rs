@@ -12,12 +12,12 @@ use serde::Serialize;
 use super::App;
 use super::answer::{Answer, Keep, Refusal};
 use super::live::Live;
-use super::package;
 use crate::mempool::Mempool;
 use crate::mempool::policy::{
-    BareMultisig, Limits, MAX_P2SH_SIGOPS, MAX_P2WSH_SCRIPT_BYTES, MAX_P2WSH_STACK_ITEMS, MAX_REPLACED,
-    MAX_SCRIPTSIG_BYTES, MAX_STACK_ITEM_BYTES, MAX_STANDARD_TX_WEIGHT, MAX_TX_SIGOPS_COST, MIN_STANDARD_TX_BYTES,
-    Policy, STANDARD_VERSIONS, TRUC_CHILD_MAX_VSIZE, TRUC_MAX_VSIZE, WEIGHT_PER_SIGOP_COST,
+    BareMultisig, Limits, MAX_DUST_OUTPUTS, MAX_P2SH_SIGOPS, MAX_P2WSH_SCRIPT_BYTES,
+    MAX_P2WSH_STACK_ITEMS, MAX_PACKAGE_COUNT, MAX_PACKAGE_WEIGHT, MAX_REPLACED, MAX_SCRIPTSIG_BYTES,
+    MAX_STACK_ITEM_BYTES, MAX_STANDARD_TX_WEIGHT, MAX_TX_SIGOPS_COST, MIN_STANDARD_TX_BYTES, Policy, STANDARD_VERSIONS,
+    TRUC_CHILD_MAX_VSIZE, TRUC_MAX_VSIZE, WEIGHT_PER_SIGOP_COST,
 };
 use crate::mempool::standard::dust_threshold;
 
@@ -80,6 +80,8 @@ struct TransactionLimitsJson {
     weight_per_sigop_cost_wu: u64,
     /// Of all OP_RETURN scripts together.
     max_datacarrier_bytes: usize,
+    /// Outputs below `dust_sat`: only of a transaction without fee, and every transaction that spends from it spends it.
+    max_dust_outputs: usize,
     permits_bare_multisig: bool,
     /// Of transactions of version 3 (TRUC, BIP-0431).
     truc_max_vsize_vb: u64,
@@ -114,12 +116,18 @@ struct ReplacementJson {
 #[schemars(rename = "PackagePolicy")]
 struct PackageJson {
     max_transactions: usize,
+    max_weight_wu: u64,
     /// Whether a child can pay for a parent below the minimum.
     child_pays_for_parent: bool,
+    /// What a package may replace, in words.
+    replaces: &'static str,
 }
 
 const REPLACEMENT: &str = "a replacement pays more than all that it removes, by the incremental feerate for its own size, \
                            and has a higher feerate than each transaction that it conflicts with";
+
+const PACKAGE_REPLACEMENT: &str = "a package of one parent and one child, without other unconfirmed parents, may replace \
+                                   transactions that have at most one parent or child each, if a miner earns more by it";
 
 /// `GET /v1/mempool/policy`.
 pub(super) async fn policy<L: Live>(app: &App<L>) -> Result<Answer, Refusal> {
@@ -168,6 +176,7 @@ fn shown(policy: Policy, minimum: SatPerKvb, memory_bytes: usize) -> PolicyJson 
             max_sigops_cost: MAX_TX_SIGOPS_COST,
             weight_per_sigop_cost_wu: WEIGHT_PER_SIGOP_COST,
             max_datacarrier_bytes,
+            max_dust_outputs: MAX_DUST_OUTPUTS,
             permits_bare_multisig: bare_multisig == BareMultisig::Permitted,
             truc_max_vsize_vb: TRUC_MAX_VSIZE,
             truc_child_max_vsize_vb: TRUC_CHILD_MAX_VSIZE,
@@ -179,7 +188,12 @@ fn shown(policy: Policy, minimum: SatPerKvb, memory_bytes: usize) -> PolicyJson 
             max_descendants_vsize_vb: descendants_vsize,
         },
         replacement: ReplacementJson { full_rbf: true, rule: REPLACEMENT, max_replaced: MAX_REPLACED },
-        package: PackageJson { max_transactions: package::MAX_TRANSACTIONS, child_pays_for_parent: false },
+        package: PackageJson {
+            max_transactions: MAX_PACKAGE_COUNT,
+            max_weight_wu: MAX_PACKAGE_WEIGHT.to_wu(),
+            child_pays_for_parent: true,
+            replaces: PACKAGE_REPLACEMENT,
+        },
         memory_bytes,
         max_memory_bytes,
         expiry_s,

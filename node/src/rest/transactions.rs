@@ -16,7 +16,7 @@ use super::live::Live;
 use super::reader::{Place, Reader};
 use super::routes::OfTransaction;
 use super::waiting::Waiting;
-use crate::mempool::{Mempool, NotYet, PolicyReject, Reject};
+use crate::mempool::{Mempool, NotYet, PackageForm, PolicyReject, Reject};
 
 /// Bytes of a body that are decoded where they arrive: to wake another thread costs more.
 const DECODED_AT_ONCE_BYTES: usize = 16_384;
@@ -30,6 +30,8 @@ pub(super) enum RpcError {
     Missing,
     /// There is nothing in the package.
     EmptyPackage { max: usize },
+    /// The package is no child with its parents.
+    Topology,
     /// It makes coins unspendable, more of them than the sender permits.
     Burns,
     /// A final block holds it.
@@ -45,6 +47,7 @@ impl fmt::Display for RpcError {
             Self::Decode => (-22, "TX decode failed. Make sure the tx has at least one input.".to_owned()),
             Self::Missing => (-25, "bad-txns-inputs-missingorspent".to_owned()),
             Self::EmptyPackage { max } => (-8, format!("Array must contain between 1 and {max} transactions.")),
+            Self::Topology => (-25, PackageForm::Topology.to_string()),
             Self::Burns => (-25, "Unspendable output exceeds maximum configured by user (maxburnamount)".to_owned()),
             Self::AlreadyFinal => (-27, "Transaction outputs already in utxo set".to_owned()),
             Self::Refused(reject) => (-26, reject.to_string()),

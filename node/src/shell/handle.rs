@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bitcoin::{Transaction, Txid};
+use causeway_chainspec::SatPerKvb;
 use causeway_consensus::peg::evidence::PegIn;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::machine::Node;
 use crate::machine::claims::{ClaimRefusal, Claimed};
 use crate::machine::peg::BitcoinOffer;
-use crate::mempool::Reject;
+use crate::mempool::{NotYet, Package, PackageResult, Reject};
 
 /// A question to the running node, answered on its own thread between two events: it must be quick.
 pub type Look = Box<dyn FnOnce(&Node) + Send>;
@@ -24,6 +25,15 @@ pub enum Call {
         transaction: Transaction,
         /// Where the verdict goes.
         reply: oneshot::Sender<Result<Txid, Reject>>,
+    },
+    /// Hand in a package.
+    SubmitPackage {
+        /// The package.
+        package: Package,
+        /// No transaction of it enters whose own feerate is higher.
+        max_feerate: Option<SatPerKvb>,
+        /// Where the result goes.
+        reply: oneshot::Sender<Result<PackageResult, NotYet>>,
     },
     /// Claim a deposit.
     Claim {
@@ -60,6 +70,21 @@ impl Handle {
     pub async fn submit(&self, transaction: Transaction) -> Result<Result<Txid, Reject>, Stopped> {
         let (reply, answer) = oneshot::channel();
         self.calls.send(Call::Submit { transaction, reply }).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Hands in a package of which no transaction enters whose own feerate is above `max_feerate`. Waits while the node is
+    /// busy.
+    ///
+    /// # Errors
+    /// The node has stopped.
+    pub async fn submit_package(
+        &self,
+        package: Package,
+        max_feerate: Option<SatPerKvb>,
+    ) -> Result<Result<PackageResult, NotYet>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.calls.send(Call::SubmitPackage { package, max_feerate, reply }).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
 

@@ -21,6 +21,7 @@ use super::run::{AskBitcoin, RunError};
 use crate::machine::jobs::{AssembleJob, CheckJob, FillJob, ValidateJob};
 use crate::machine::peg::{BitcoinAnswer, BitcoinQuestion};
 use crate::machine::{Event, Filled, InboundId, Ticket};
+use crate::mempool::PackageCheck;
 use crate::metrics::Metrics;
 use crate::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response};
 
@@ -165,6 +166,12 @@ impl Helpers {
         self.checks.spawn(move || {
             let filled = fill_hole(&work.store, work.spec.params(), &job);
             work.results.send(filled.map(|filled| Event::Filled { ticket, filled }));
+        });
+    }
+
+    pub(super) fn check_package(&self, ticket: Ticket, check: PackageCheck) {
+        self.run(&self.checks, Metrics::checked, move |work| {
+            Ok(Event::PackageChecked { ticket, answer: check.run(&*work.store)? })
         });
     }
 

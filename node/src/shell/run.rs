@@ -24,7 +24,7 @@ use super::reports;
 use crate::machine::claims::{ClaimRefusal, Claimed};
 use crate::machine::peg::{BitcoinAnswer, BitcoinQuestion};
 use crate::machine::{Action, Event, Node, NodeFault, Now, SubmitId};
-use crate::mempool::Reject;
+use crate::mempool::{NotYet, PackageResult, Reject};
 use crate::metrics::Metrics;
 
 /// Calls of REST that may wait.
@@ -177,6 +177,7 @@ pub fn start(parts: Parts) -> Result<Running, RunError> {
         metrics,
         started: Instant::now(),
         submits: BTreeMap::new(),
+        packages: BTreeMap::new(),
         sweep_at: SWEEP_FROM,
         claims: BTreeMap::new(),
         names: 0,
@@ -199,6 +200,8 @@ struct Owner {
     metrics: Metrics,
     started: Instant,
     submits: BTreeMap<SubmitId, oneshot::Sender<Result<bitcoin::Txid, Reject>>>,
+    /// Each is answered, whether somebody waits or not.
+    packages: BTreeMap<SubmitId, oneshot::Sender<Result<PackageResult, NotYet>>>,
     /// How many of these there may be before those that nobody waits for are forgotten.
     sweep_at: usize,
     /// Each is answered with the event that it comes with.
@@ -258,6 +261,12 @@ impl Owner {
                 self.submits.insert(id, reply);
                 self.handle(Event::Submit { id, transaction })
             }
+            Call::SubmitPackage { package, max_feerate, reply } => {
+                self.names += 1;
+                let id = SubmitId(self.names);
+                self.packages.insert(id, reply);
+                self.handle(Event::SubmitPackage { id, package, max_feerate })
+            }
             Call::Claim { peg_in, reply } => {
                 self.names += 1;
                 let id = SubmitId(self.names);
@@ -300,6 +309,7 @@ impl Owner {
             Action::Cancel { ticket } => self.helpers.cancel(ticket),
             Action::Check { ticket, job } => self.helpers.check(ticket, job),
             Action::Fill { ticket, job } => self.helpers.fill(ticket, job),
+            Action::CheckPackage { ticket, check } => self.helpers.check_package(ticket, check),
             Action::Commit { connected, certificate, catching_up } => {
                 let flush = if catching_up { CoinFlush::Later } else { CoinFlush::WithBlock };
                 let commit = Commit { connected, certificate: certificate.encode(), flush };
@@ -308,6 +318,12 @@ impl Owner {
             Action::KeepEvidence(evidence) => self.disk.keep(&evidence),
             Action::Reply { id, result } => {
                 if let Some(reply) = self.submits.remove(&id) {
+                    // Whoever asked may have gone away.
+                    let _ = reply.send(result);
+                }
+            }
+            Action::PackageReply { id, result } => {
+                if let Some(reply) = self.packages.remove(&id) {
                     // Whoever asked may have gone away.
                     let _ = reply.send(result);
                 }

@@ -13,6 +13,7 @@ use causeway_consensus::{ConnectedBlock, NotReady, StateFault};
 use causeway_node::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
 use causeway_node::machine::peg::{BitcoinAnswer, BitcoinQuestion};
 use causeway_node::machine::{Action, Event, RelayVerdict, Report, Ticket, Verdict};
+use causeway_node::mempool::PackageCheck;
 use causeway_node::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response, Topic};
 
 use super::check::Check;
@@ -24,6 +25,7 @@ pub(super) enum Job {
     Validate(ValidateJob),
     Assemble(AssembleJob),
     Check(CheckJob),
+    CheckPackage(PackageCheck),
     /// A question to the host's Bitcoin node.
     AskBitcoin(BitcoinQuestion),
 }
@@ -77,6 +79,10 @@ impl World {
                 let time = self.rng.between(Duration::from_micros(200), Duration::from_millis(5));
                 self.start_job(index, ticket, time, Job::Check(job));
             }
+            Action::CheckPackage { ticket, check } => {
+                let time = self.rng.between(Duration::from_micros(200), Duration::from_millis(5));
+                self.start_job(index, ticket, time, Job::CheckPackage(check));
+            }
             Action::Commit { connected, certificate, .. } => self.commit(index, connected, certificate),
             Action::KeepEvidence(evidence) => {
                 self.stats.evidence += 1;
@@ -88,6 +94,8 @@ impl World {
                     self.replied(index, txid, &result);
                 }
             }
+            // No host hands in a package.
+            Action::PackageReply { .. } => {}
             Action::AskBitcoin { ticket, question } => {
                 let time = self.rng.between(Duration::from_micros(200), Duration::from_millis(5));
                 self.start_job(index, ticket, time, Job::AskBitcoin(question));
@@ -182,6 +190,7 @@ impl World {
                 Ok(Event::BitcoinJudged { ticket, answer })
             }
             Job::Check(job) => job.run(&host.chain).map(|results| Event::Checked { ticket, results }),
+            Job::CheckPackage(check) => check.run(&host.chain).map(|answer| Event::PackageChecked { ticket, answer }),
         };
         match event {
             Ok(event) => self.deliver(index, number, event),

@@ -20,6 +20,7 @@ pub(super) fn event(event: &Event) -> String {
         Event::Checked { ticket, results } => {
             format!("checked {} {}", ticket.0, results.iter().filter(|result| result.is_ok()).count())
         }
+        Event::PackageChecked { ticket, .. } => format!("package checked {}", ticket.0),
         Event::Bitcoin { offer } => match offer {
             Some(offer) => {
                 let (first, count) = (offer.first, offer.headers.len());
@@ -53,6 +54,7 @@ pub(super) fn action(action: &Action) -> String {
             format!("assemble {} on {}, {} transactions", ticket.0, short(&job.parent.hash()), job.transactions.len())
         }
         Action::Check { ticket, .. } => format!("check {}", ticket.0),
+        Action::CheckPackage { ticket, .. } => format!("check package {}", ticket.0),
         Action::Commit { connected, certificate, .. } => {
             let tip = connected.tip();
             format!("commit {} {} of round {}", tip.height(), short(&tip.hash()), certificate.round())

@@ -169,9 +169,12 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     .query(BROADCAST)
     .text::<Hash>()
     .refuses(&[Code::MissingTx, Code::TransactionRejected, Code::ChainMoved]),
-    Endpoint::post("/txs/package", "Hands in up to 25 transactions, parents first.", PACKAGE, |given| {
-        PackageLimits::of_query(given.query).map(Route::Package)
-    })
+    Endpoint::post(
+        "/txs/package",
+        "Hands in a transaction, or a child with parents that it pays for, parents first: up to 25.",
+        PACKAGE,
+        |given| PackageLimits::of_query(given.query).map(Route::Package),
+    )
     .query(PACKAGE_LIMITS)
     .json::<PackageJson>()
     .refuses(&[

@@ -104,7 +104,7 @@ fn refusals_have_the_codes_of_bitcoin_core() {
     let mut dust = payment(site.coin(2));
     dust.output.push(output(dust.output[0].script_pubkey.clone(), 1));
     dust.output[0].value -= bitcoin::Amount::from_sat(1_000);
-    assert_eq!(refusal(&site, serialize_hex(&dust)), (-26, "dust".to_owned()));
+    assert_eq!(refusal(&site, serialize_hex(&dust)), (-26, "dust, tx with dust output must be 0-fee".to_owned()));
     let mut wrong = payment(site.coin(2));
     wrong.input[0].witness = bitcoin::Witness::from_slice(&[[0x52]]);
     let (code, message) = refusal(&site, serialize_hex(&wrong));

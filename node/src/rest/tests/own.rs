@@ -219,7 +219,10 @@ fn the_policy_of_the_mempool() {
         ("/chain/max_descendants_vsize_vb", json!(101_000)),
         ("/replacement/full_rbf", json!(true)),
         ("/replacement/max_replaced", json!(100)),
-        ("/package", json!({"max_transactions": 25, "child_pays_for_parent": false})),
+        ("/transaction/max_dust_outputs", json!(1)),
+        ("/package/max_transactions", json!(25)),
+        ("/package/max_weight_wu", json!(404_000)),
+        ("/package/child_pays_for_parent", json!(true)),
         ("/max_memory_bytes", json!(300_000_000)),
         ("/expiry_s", json!(1_209_600)),
     ];

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bitcoin::consensus::serialize;
 use bitcoin::secp256k1::{Message, SECP256K1};
 use bitcoin::{Amount, Block, BlockHash, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
-use causeway_chainspec::{BitcoinHeight, ChainSpec, Height, devnet};
+use causeway_chainspec::{BitcoinHeight, ChainSpec, Height, SatPerKvb, devnet};
 use causeway_consensus::assemble::assemble_block;
 use causeway_consensus::bft::{Address, CommitCertificate, Equivocation, Signature, ValidatorSet, Vote, VoteType};
 use causeway_consensus::peg::PegContext;
@@ -24,7 +24,9 @@ use tokio::sync::{oneshot, watch};
 
 use crate::machine::claims::{ClaimRefusal, Claimed};
 use crate::machine::{PeerStatus, Status};
-use crate::mempool::{CheckError, Mempool, Outcome, Policy, Reject, TipFacts};
+use crate::mempool::{
+    CheckError, Mempool, NotYet, Outcome, Package, PackageResult, Policy, Reject, Submission, TipFacts, Turn,
+};
 use crate::rest::peg::Source;
 use crate::rest::server::Times;
 use crate::rest::{Config, Connection, Live, Parts, RestError, serve, serve_within};
@@ -84,9 +86,33 @@ impl Inside {
     }
 }
 
+impl Inside {
+    fn submit_package(&mut self, package: &Package, max_feerate: Option<SatPerKvb>) -> PackageResult {
+        let mut submission = Submission::new(package, max_feerate, START_S);
+        let mut turn = submission.step(&self.pool, START_S);
+        loop {
+            match turn {
+                Turn::Check(check) | Turn::Again(check) => {
+                    let answer = check.run(&*self.store).unwrap();
+                    turn = submission.answered(&mut self.pool, answer, START_S, &mut Vec::new());
+                }
+                Turn::Done(result) => return result,
+            }
+        }
+    }
+}
+
 impl Live for Double {
     async fn submit(&self, transaction: Transaction) -> Result<Result<Txid, Reject>, Stopped> {
         self.ask(|node| node.submit(transaction))
+    }
+
+    async fn submit_package(
+        &self,
+        package: Package,
+        max_feerate: Option<SatPerKvb>,
+    ) -> Result<Result<PackageResult, NotYet>, Stopped> {
+        self.ask(|node| Ok(node.submit_package(&package, max_feerate)))
     }
 
     async fn status(&self) -> Result<Status, Stopped> {
