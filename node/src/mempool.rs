@@ -20,6 +20,7 @@ mod entry;
 mod evict;
 mod feerate;
 mod graph;
+mod list;
 pub mod policy;
 pub mod reject;
 mod replace;
@@ -41,6 +42,7 @@ use causeway_consensus::{Block, ScriptCache, Tip};
 pub use check::{CheckJob, Checked, CoinRequest, TipFacts};
 pub use entry::{Entry, Family};
 pub use feerate::{FeeFraction, fee_at};
+pub use list::{Row, Rows};
 pub use policy::{Limits, Policy};
 pub use reject::{CheckError, Invalid, NotYet, PolicyReject, Reject};
 
@@ -251,6 +253,7 @@ impl Mempool {
             descendants: Family::NONE,
             scripts,
             number: 0,
+            row: 0,
         });
         self.trim(now_s, &txid, departed);
         if self.contains(&txid) {
@@ -468,6 +471,11 @@ impl Mempool {
     /// Returns all entries, in no particular order.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.graph.entries()
+    }
+
+    /// Returns what is told of all entries, as they are now, without copying any.
+    pub fn rows(&self) -> Rows {
+        self.graph.rows()
     }
 
     /// Returns all entries, best for a block first, ties by txid. A child may come before its parent.
