@@ -130,7 +130,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         for node in to {
-            tokio::spawn(stranger(from, node, Arc::clone(&plan)));
+            // Whoever forges votes is thrown out sooner.
+            for topic in [Topic::Transactions, Topic::Consensus] {
+                tokio::spawn(stranger(from, node.clone(), topic, Arc::clone(&plan)));
+            }
         }
         // Either way it is over.
         let _ = tokio::time::timeout(Duration::from_secs(seconds), end).await;
@@ -145,10 +148,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>
     Ok(())
 }
 
-/// Connects to a node again and again, each time as somebody else.
-async fn stranger(from: Ipv4Addr, node: Multiaddr, plan: Arc<Plan>) {
+/// Connects to a node again and again, each time as somebody else, and floods this topic.
+async fn stranger(from: Ipv4Addr, node: Multiaddr, topic: Topic, plan: Arc<Plan>) {
     loop {
-        let mut swarm = swarm(from, &plan);
+        let mut swarm = swarm(from, topic, &plan);
         // It is a right address.
         let _ = swarm.dial(node.clone());
         loop {
@@ -170,7 +173,7 @@ struct Stranger {
     flood: Flood,
 }
 
-fn swarm(from: Ipv4Addr, plan: &Arc<Plan>) -> Swarm<Stranger> {
+fn swarm(from: Ipv4Addr, topic: Topic, plan: &Arc<Plan>) -> Swarm<Stranger> {
     let identity = Keypair::generate_ed25519();
     let transport = FromAddress(from)
         .upgrade(Version::V1Lazy)
@@ -180,7 +183,7 @@ fn swarm(from: Ipv4Addr, plan: &Arc<Plan>) -> Swarm<Stranger> {
     let behaviour = Stranger {
         identify: identify::Behaviour::new(identify::Config::new(plan.identity.clone(), identity.public())),
         ping: ping::Behaviour::default(),
-        flood: Flood { plan: Arc::clone(plan) },
+        flood: Flood { topic, plan: Arc::clone(plan) },
     };
     let settings =
         libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(3_600));
@@ -226,7 +229,14 @@ impl Transport for FromAddress {
 
 /// Floods every connection.
 struct Flood {
+    topic: Topic,
     plan: Arc<Plan>,
+}
+
+impl Flood {
+    fn streams(&self) -> Streams {
+        Streams { flooded: self.topic, plan: Arc::clone(&self.plan), open: Topic::ALL.to_vec() }
+    }
 }
 
 impl NetworkBehaviour for Flood {
@@ -240,7 +250,7 @@ impl NetworkBehaviour for Flood {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Streams::new(&self.plan))
+        Ok(self.streams())
     }
 
     fn handle_established_outbound_connection(
@@ -251,7 +261,7 @@ impl NetworkBehaviour for Flood {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Streams::new(&self.plan))
+        Ok(self.streams())
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
@@ -267,14 +277,9 @@ impl NetworkBehaviour for Flood {
 
 /// A stream of each topic.
 struct Streams {
+    flooded: Topic,
     plan: Arc<Plan>,
     open: Vec<Topic>,
-}
-
-impl Streams {
-    fn new(plan: &Arc<Plan>) -> Self {
-        Self { plan: Arc::clone(plan), open: Topic::ALL.to_vec() }
-    }
 }
 
 /// Takes the node's streams of gossip.
@@ -335,10 +340,10 @@ impl ConnectionHandler for Streams {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(stream) => drop(tokio::spawn(forget(stream.protocol))),
             ConnectionEvent::FullyNegotiatedOutbound(stream) => {
-                let plan = Arc::clone(&self.plan);
+                let (flooded, plan) = (self.flooded == stream.info, Arc::clone(&self.plan));
                 tokio::spawn(async move {
                     // It ends with the connection.
-                    let _ = flood(stream.protocol, stream.info, &plan).await;
+                    let _ = speak(stream.protocol, stream.info, flooded, &plan).await;
                 });
             }
             _ => {}
@@ -361,17 +366,17 @@ async fn forget(mut stream: Stream) {
     while matches!(stream.read(&mut bytes).await, Ok(1..)) {}
 }
 
-/// Listens to a topic, and sends what there is to be sent on it.
-async fn flood(mut stream: Stream, topic: Topic, plan: &Plan) -> io::Result<()> {
+/// Listens to a topic, and floods it or says nothing more.
+async fn speak(mut stream: Stream, topic: Topic, flooded: bool, plan: &Plan) -> io::Result<()> {
     let name = format!("{}/{}/{PROTOCOL_VERSION}", &plan.prefix[1..], topic.name());
     let listens = [&[0x08, 1][..], &field(2, name.as_bytes())].concat();
     stream.write_all(&framed(&field(1, &listens))).await?;
     stream.flush().await?;
     let (message, count): (fn(&Plan) -> Bytes, _) = match topic {
-        Topic::Transactions => (junk, &plan.transactions),
-        Topic::Consensus => (forged, &plan.votes),
+        Topic::Transactions if flooded => (junk, &plan.transactions),
+        Topic::Consensus if flooded => (forged, &plan.votes),
         // The stream stays open as long as this task lives.
-        Topic::Bodies | Topic::Claims => return std::future::pending().await,
+        _ => return std::future::pending().await,
     };
     let mut turns = tokio::time::interval(TURN);
     // What the node has no time for is not made up for.
