@@ -34,6 +34,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 /// Streams of a connection that may be in negotiation at once; more are closed.
 const NEGOTIATING_STREAMS_MAX: usize = 32;
 
+/// Events of a connection that are read in advance. A vote of another connection waits for so many, and one more, of each that
+/// floods; the rest of the flood waits with its sender.
+const EVENTS_IN_ADVANCE: usize = 2;
+
 /// Dials to other than persistent peers that may be under way at once.
 const DIALS_MAX: usize = 4;
 
@@ -81,6 +85,7 @@ impl Task {
         let behaviour = Behaviour::new(identity, &names, limits, timing, &always);
         let settings = swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(IDLE_TIMEOUT)
+            .with_per_connection_event_buffer_size(EVENTS_IN_ADVANCE)
             .with_max_negotiating_inbound_streams(NEGOTIATING_STREAMS_MAX);
         let mut swarm = Swarm::new(transport, behaviour, local, settings);
         for address in &config.external {
