@@ -22,6 +22,7 @@ mod entry;
 mod evict;
 mod feerate;
 mod graph;
+mod list;
 pub mod package;
 pub mod policy;
 pub mod reject;
@@ -46,6 +47,7 @@ use causeway_consensus::{Block, ScriptCache, Tip};
 pub use check::{CheckJob, Checked, CoinRequest, TipFacts};
 pub use entry::{Entry, Family};
 pub use feerate::{FeeFraction, fee_at};
+pub use list::{Row, Rows};
 pub use package::{Package, PackageForm, PackageReject};
 pub use policy::{Limits, Policy};
 pub use reject::{CheckError, Invalid, NotYet, PolicyReject, Reject};
@@ -287,6 +289,7 @@ impl Mempool {
             descendants: Family::NONE,
             scripts,
             number: 0,
+            row: 0,
         });
     }
 
@@ -496,6 +499,11 @@ impl Mempool {
     /// Returns all entries, in no particular order.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.graph.entries()
+    }
+
+    /// Returns what is told of all entries, as they are now, without copying any.
+    pub fn rows(&self) -> Rows {
+        self.graph.rows()
     }
 
     /// Returns all entries, best for a block first, ties by txid. A child may come before its parent.

@@ -232,7 +232,7 @@ struct App<L> {
     bodies: Semaphore,
     readers: Arc<Semaphore>,
     long_pages: Arc<Semaphore>,
-    pool: Mutex<Option<Arc<pool::View>>>,
+    pool: Mutex<Option<pool::View>>,
     /// Transactions that were handed in here: a look at the mempool from before is too old.
     handed_in: AtomicU64,
     trail: Arc<Trail>,

@@ -294,6 +294,13 @@ pub fn decode_consensus(bytes: &[u8]) -> Result<&[u8], WireError> {
     bytes.split_at_checked(8).map(|(_, message)| message).ok_or(WireError::CutOff)
 }
 
+/// Returns the nonce of a vote on the consensus topic: the Unix time at which it was sent, in nanoseconds, if its sender
+/// says the truth; `None` for any other message.
+pub fn vote_nonce(bytes: &[u8]) -> Option<u64> {
+    let (nonce, message) = bytes.split_first_chunk::<8>()?;
+    (message.first() == Some(&bft::gossip::KIND_VOTE)).then(|| u64::from_le_bytes(*nonce))
+}
+
 /// Returns a message for the topic of claims.
 pub fn encode_claim(peg_in: &PegIn, nonce: u64) -> Bytes {
     let mut bytes = nonce.to_le_bytes().to_vec();

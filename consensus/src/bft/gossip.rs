@@ -30,6 +30,9 @@ use super::validator_set::{VALIDATORS_MAX, ValidatorSet};
 /// Most bytes of an encoded message: a round certificate of 256 validators.
 pub const MESSAGE_BYTES_MAX: usize = 1 + 4 + 4 + 1 + 2 + VALIDATORS_MAX * (1 + 33 + 32 + 64);
 
+/// The first byte of an encoded vote.
+pub const KIND_VOTE: u8 = 1;
+
 /// A message between validators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -110,7 +113,7 @@ impl Message {
     /// The one encoding of the message.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Vote(vote) => [&[1][..], &encode_signed_vote(vote)].concat(),
+            Self::Vote(vote) => [&[KIND_VOTE][..], &encode_signed_vote(vote)].concat(),
             Self::Proposal(proposal) => [&[2][..], &encode_signed_proposal(proposal)].concat(),
             Self::Polka(polka) => [&[3][..], &encode_polka(polka)].concat(),
             Self::Round(certificate) => [&[4][..], &encode_round_certificate(certificate)].concat(),
@@ -125,7 +128,7 @@ impl Message {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let message = match reader.u8("kind of message")? {
-            1 => Self::Vote(read_signed_vote(&mut reader)?),
+            KIND_VOTE => Self::Vote(read_signed_vote(&mut reader)?),
             2 => Self::Proposal(read_signed_proposal(&mut reader)?),
             3 => Self::Polka(read_polka(&mut reader)?),
             4 => Self::Round(read_round_certificate(&mut reader)?),

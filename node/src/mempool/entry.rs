@@ -13,8 +13,9 @@ use super::feerate::FeeFraction;
 use super::reject::Named;
 
 /// Bytes that an entry takes besides what its transaction holds: the entry itself (about 350), its places in the maps by
-/// txid, wtxid, time, mining and eviction score (about 64 each with the trees' slack), the reference counts.
-const ENTRY_BYTES: usize = 800;
+/// txid, wtxid, time, mining and eviction score (about 64 each with the trees' slack), its row in the list of all (80), the
+/// reference counts.
+const ENTRY_BYTES: usize = 900;
 
 /// Bytes for each input: its place in the map of spends, and in the parent's and the child's sets.
 const LINK_BYTES: usize = 192;
@@ -48,6 +49,8 @@ pub struct Entry {
     pub(super) scripts: Vec<(ScriptId, Statistics)>,
     /// How many entered before it.
     pub(super) number: u64,
+    /// Its place in the list of all.
+    pub(super) row: usize,
 }
 
 /// Sums over a transaction and its ancestors, or its descendants, in the pool.
@@ -137,7 +140,7 @@ impl Entry {
         self.entered_s
     }
 
-    /// Bytes of memory that the pool counts for it: 800, and 192 for each input, and 384 for each script, and what the
+    /// Bytes of memory that the pool counts for it: 900, and 192 for each input, and 384 for each script, and what the
     /// transaction's inputs, outputs, scripts and witnesses take. What the process really takes is about that; the count is
     /// the same on every machine.
     pub fn memory(&self) -> usize {

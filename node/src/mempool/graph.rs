@@ -9,6 +9,7 @@ use causeway_consensus::state::{ScriptId, Statistics};
 
 use super::entry::{Entry, Family};
 use super::feerate::FeeFraction;
+use super::list::{List, Row, Rows};
 
 /// Best first for a block, ties by txid.
 type MiningKey = (Reverse<FeeFraction>, Txid);
@@ -32,6 +33,8 @@ pub(super) struct Graph {
     by_script: BTreeMap<(ScriptId, u64), Txid>,
     /// Of the scripts that some entry pays or spends from.
     statistics: IdMap<ScriptId, Statistics>,
+    /// Shared with those who look at all of them.
+    list: List,
     /// How many have entered so far.
     entered: u64,
     memory: usize,
@@ -90,6 +93,11 @@ impl Graph {
     /// The entry that has been there longest.
     pub(super) fn oldest(&self) -> Option<&Entry> {
         self.by_time.first_key_value().map(|(_, txid)| self.entry(txid))
+    }
+
+    /// What is told of all entries.
+    pub(super) fn rows(&self) -> Rows {
+        self.list.rows()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -163,6 +171,7 @@ impl Graph {
             add(self.statistics.entry(*id).or_default(), sums);
         }
         self.rank(&entry);
+        entry.row = self.list.push(Row::of(&entry));
         self.entries.insert(entry.txid, Box::new(entry));
     }
 
@@ -186,6 +195,9 @@ impl Graph {
     fn remove(&mut self, txid: &Txid) {
         let entry = self.entries.remove(txid).expect("it is in the pool");
         self.unrank(&entry);
+        if let Some(moved) = self.list.remove(entry.row) {
+            self.entries.get_mut(&moved).expect("rows are of entries").row = entry.row;
+        }
         for ancestor in self.ancestors(&entry.parents, usize::MAX).expect("no limit") {
             self.update(&ancestor, |ancestor| ancestor.descendants.remove(&entry));
         }
@@ -223,6 +235,7 @@ impl Graph {
         change(entry);
         let (new_mining, new_eviction) = (mining_key(entry), eviction_key(entry));
         if new_mining != mining {
+            self.list.set(entry.row, Row::of(entry));
             self.by_mining.remove(&mining);
             self.by_mining.insert(new_mining);
         }
@@ -253,6 +266,7 @@ impl Graph {
             assert_eq!(self.by_wtxid.get(&entry.wtxid), Some(txid));
             assert_eq!(self.by_time.get(&(entry.entered_s, entry.number)), Some(txid));
             assert!(self.by_mining.contains(&mining_key(entry)));
+            assert_eq!(self.list.get(entry.row), Row::of(entry));
             assert_eq!(self.by_eviction.get(&eviction_key(entry)), Some(txid));
             let mut parents = BTreeSet::new();
             for input in &entry.transaction.input {
@@ -297,6 +311,7 @@ impl Graph {
         assert_eq!((self.memory, self.vsize, self.fees), (memory, vsize, fees));
         let entries = self.entries.len();
         assert_eq!(self.spends.len(), inputs);
+        assert_eq!(self.list.len(), entries);
         assert_eq!([self.by_wtxid.len(), self.by_time.len()], [entries; 2]);
         assert_eq!([self.by_mining.len(), self.by_eviction.len()], [entries; 2]);
     }

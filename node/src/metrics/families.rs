@@ -64,6 +64,7 @@ struct Consensus {
     timeouts: Totals,
     blocks: Totals,
     decision: Times,
+    vote_delay: Times,
     interval: Times,
     since_block: Level,
     validation: Times,
@@ -210,6 +211,11 @@ impl Metrics {
         self.0.last_block.lock().unwrap_or_else(PoisonError::into_inner).at.elapsed()
     }
 
+    /// Counts a vote that was taken so long after it was sent.
+    pub fn vote_heard(&self, delay: Duration) {
+        self.0.consensus.vote_delay.observe(delay.as_secs_f64());
+    }
+
     /// Counts a block that was judged by the rules.
     pub fn validated(&self, took: Duration) {
         self.0.consensus.validation.observe(took.as_secs_f64());
@@ -344,6 +350,10 @@ impl Consensus {
             timeouts: area.totals("timeouts", "step", "Waits that ran out; propose: a proposal was missed"),
             blocks: area.totals("blocks", "by", "Blocks that became final here, by consensus or by sync"),
             decision: area.times("decision", "From the start of a height to its decision"),
+            vote_delay: area.fine_times(
+                "vote_delay",
+                "From the sending of a vote, by its sender's clock, to its taking here, by this one's",
+            ),
             interval: area.times("block_interval", "Between two blocks that this node saw decided"),
             since_block: area.level("since_block", Unit::Seconds, "Since the last block became final here"),
             validation: area.times("block_validation", "Judging a block by the rules"),

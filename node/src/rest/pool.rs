@@ -1,4 +1,5 @@
-//! `/mempool...` and `/fee-estimates`: from a copy of what the mempool says, at most a second old.
+//! `/mempool...` and `/fee-estimates`: from what the mempool says, at most a second old. The node's thread gives a reference
+//! to a list; what is made of that is made elsewhere.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,9 +17,10 @@ use super::App;
 use super::answer::{Answer, Keep, Refusal};
 use super::live::Live;
 use super::schema::Hash;
-use crate::mempool::{Entry, FeeFraction, Mempool};
+use crate::mempool::{FeeFraction, Mempool, Row, Rows};
 
-/// How old a copy may be. It is dropped earlier when the tip moves, and when somebody hands in a transaction here.
+/// How old a look at the mempool may be. It is taken again earlier when the tip moves, and when somebody hands in a
+/// transaction here.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// Virtual bytes of one bin of the histogram (electrs: `VSIZE_BIN_WIDTH`).
@@ -34,12 +36,18 @@ const TARGETS: [u64; 28] =
 /// The least estimate: 1 sat/vB, though less may be relayed, because wallets count in whole sat/vB.
 const MIN_ESTIMATE: SatPerKvb = SatPerKvb(1_000);
 
-/// The mempool at one moment.
+/// A look at the mempool.
 pub(super) struct View {
     tip: BlockHash,
     seen: Instant,
     /// See [`App::handed_in`].
     handed_in: u64,
+    figures: Arc<Figures>,
+}
+
+/// What is made of the mempool at one moment.
+struct Figures {
+    looked: Looked,
     txids: Vec<Txid>,
     recent: Vec<RecentJson>,
     summary: SummaryJson,
@@ -70,23 +78,23 @@ pub(super) struct SummaryJson {
 
 /// `GET /mempool`.
 pub(super) async fn summary<L: Live>(app: &App<L>) -> Result<Answer, Refusal> {
-    Answer::json(&app.view().await?.summary, Keep::Never)
+    Answer::json(&app.figures().await?.summary, Keep::Never)
 }
 
 /// `GET /mempool/txids`.
 pub(super) async fn txids<L: Live>(app: &App<L>) -> Result<Answer, Refusal> {
-    let view = app.view().await?;
-    app.read(move |_| Answer::json(&view.txids, Keep::Never)).await
+    let figures = app.figures().await?;
+    app.read(move |_| Answer::json(&figures.txids, Keep::Never)).await
 }
 
 /// `GET /mempool/recent`.
 pub(super) async fn recent<L: Live>(app: &App<L>) -> Result<Answer, Refusal> {
-    Answer::json(&app.view().await?.recent, Keep::FiveSeconds)
+    Answer::json(&app.figures().await?.recent, Keep::FiveSeconds)
 }
 
 /// `GET /fee-estimates`.
 pub(super) async fn fee_estimates<L: Live>(app: &App<L>) -> Result<Answer, Refusal> {
-    Answer::json(&app.view().await?.estimates, Keep::Never)
+    Answer::json(&app.figures().await?.estimates, Keep::Never)
 }
 
 /// Feerates in whole sat/vB, as mempool.space names them.
@@ -103,8 +111,8 @@ pub(super) struct RecommendedJson {
 
 /// `GET /v1/fees/recommended`, which mempool.js asks for: the estimates for 1, 3, 6, 144 and 1008 blocks.
 pub(super) async fn recommended_fees<L: Live>(app: &App<L>) -> Result<Answer, Refusal> {
-    let view = app.view().await?;
-    let within = |target: &str| view.estimates.get(target).copied().unwrap_or(1.0).ceil();
+    let figures = app.figures().await?;
+    let within = |target: &str| figures.estimates.get(target).copied().unwrap_or(1.0).ceil();
     let json = RecommendedJson {
         fastest_fee: within("1"),
         half_hour_fee: within("3"),
@@ -116,22 +124,25 @@ pub(super) async fn recommended_fees<L: Live>(app: &App<L>) -> Result<Answer, Re
 }
 
 impl<L: Live> App<L> {
-    /// The mempool as it is, or was a moment ago. One caller at a time takes a copy, for all who wait.
-    async fn view(&self) -> Result<Arc<View>, Refusal> {
+    /// The mempool as it is, or was a moment ago. One caller at a time looks, for all who wait.
+    async fn figures(&self) -> Result<Arc<Figures>, Refusal> {
         let mut kept = self.pool.lock().await;
         let handed_in = self.handed_in.load(Ordering::Acquire);
         let tip = self.read(|reader| Ok(reader.tip().hash())).await?;
         if let Some(view) =
             kept.as_ref().filter(|view| view.handed_in == handed_in && view.tip == tip && view.seen.elapsed() < MAX_AGE)
         {
-            return Ok(Arc::clone(view));
+            return Ok(Arc::clone(&view.figures));
         }
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let seen = Instant::now();
-        let copy = self.live.pool(move |pool| Copied::of(pool, now_s)).await?;
-        let view = self.read(move |_| Ok(Arc::new(View::new(copy, seen, handed_in)))).await?;
-        *kept = Some(Arc::clone(&view));
-        Ok(view)
+        let (tip, looked) = self.live.pool(move |pool| (pool.tip().hash, Looked::at(pool, now_s))).await?;
+        let figures = match kept.as_ref().filter(|view| view.figures.looked.is(&looked)) {
+            Some(view) => Arc::clone(&view.figures),
+            None => self.read(move |_| Ok(Arc::new(Figures::of(looked)))).await?,
+        };
+        *kept = Some(View { tip, seen, handed_in, figures: Arc::clone(&figures) });
+        Ok(figures)
     }
 }
 
@@ -142,57 +153,47 @@ impl<L> App<L> {
     }
 }
 
-/// What is copied out of the pool while the node stands still: as little as will do.
-struct Copied {
-    tip: BlockHash,
+/// What is taken out of the pool while the node stands still: references.
+struct Looked {
     min_feerate: SatPerKvb,
-    entries: Vec<CopiedEntry>,
+    rows: Rows,
 }
 
-struct CopiedEntry {
-    txid: Txid,
-    own: FeeFraction,
-    mining: FeeFraction,
-    value: u64,
-    entered_s: u64,
-}
+impl Looked {
+    fn at(pool: &Mempool, now_s: u64) -> Self {
+        Self { min_feerate: pool.min_feerate(now_s), rows: pool.rows() }
+    }
 
-impl Copied {
-    fn of(pool: &Mempool, now_s: u64) -> Self {
-        let copy = |entry: &Entry| CopiedEntry {
-            txid: entry.txid(),
-            own: entry.feerate(),
-            mining: entry.mining_score(),
-            value: entry.transaction().output.iter().map(|output| output.value.to_sat()).sum(),
-            entered_s: entry.entered_s(),
-        };
-        Self { tip: pool.tip().hash, min_feerate: pool.min_feerate(now_s), entries: pool.entries().map(copy).collect() }
+    /// Whether there is nothing new to say.
+    fn is(&self, other: &Self) -> bool {
+        self.min_feerate == other.min_feerate && self.rows.is(&other.rows)
     }
 }
 
-impl View {
-    fn new(copied: Copied, seen: Instant, handed_in: u64) -> Self {
-        let Copied { tip, min_feerate, mut entries } = copied;
-        entries.sort_unstable_by_key(|entry| entry.txid);
-        let txids = entries.iter().map(|entry| entry.txid).collect();
-        entries.sort_unstable_by_key(|entry| (Reverse(entry.entered_s), entry.txid));
-        let recent = entries.iter().take(RECENT).map(|entry| RecentJson {
-            txid: entry.txid,
-            fee: entry.own.fee.to_sat(),
-            vsize: entry.own.vsize,
-            value: entry.value,
+impl Figures {
+    fn of(looked: Looked) -> Self {
+        let mut rows: Vec<&Row> = looked.rows.iter().collect();
+        rows.sort_unstable_by_key(|row| row.txid);
+        let txids = rows.iter().map(|row| row.txid).collect();
+        rows.sort_unstable_by_key(|row| (Reverse(row.entered_s), row.txid));
+        let recent = rows.iter().take(RECENT).map(|row| RecentJson {
+            txid: row.txid,
+            fee: row.own.fee.to_sat(),
+            vsize: row.own.vsize,
+            value: row.value,
         });
         let recent = recent.collect();
         let summary = SummaryJson {
-            count: entries.len(),
-            vsize: entries.iter().map(|entry| entry.own.vsize).sum(),
-            total_fee: entries.iter().map(|entry| entry.own.fee.to_sat()).sum(),
-            fee_histogram: histogram(entries.iter().map(|entry| entry.own).collect()),
+            count: rows.len(),
+            vsize: rows.iter().map(|row| row.own.vsize).sum(),
+            total_fee: rows.iter().map(|row| row.own.fee.to_sat()).sum(),
+            fee_histogram: histogram(rows.iter().map(|row| row.own).collect()),
         };
-        let mining = entries.iter().map(|entry| (entry.mining, entry.own.vsize)).collect();
-        let estimates = estimates(mining, min_feerate.max(MIN_ESTIMATE));
+        let mining = rows.iter().map(|row| (row.mining, row.own.vsize)).collect();
+        let estimates = estimates(mining, looked.min_feerate.max(MIN_ESTIMATE));
         let estimates = TARGETS.iter().zip(estimates).map(|(target, rate)| (target.to_string(), sat_per_vb(rate)));
-        Self { tip, seen, handed_in, txids, recent, summary, estimates: estimates.collect() }
+        let estimates = estimates.collect();
+        Self { txids, recent, summary, estimates, looked }
     }
 }
 

@@ -82,12 +82,8 @@ impl Helpers {
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub(super) fn start(
-        parts: Parts,
-        results: mpsc::UnboundedSender<Result<Event, RunError>>,
-    ) -> io::Result<(Self, JoinHandle<()>)> {
+    pub(super) fn start(parts: Parts, results: ToNode) -> io::Result<(Self, JoinHandle<()>)> {
         let Parts { spec, store, workers, scripts, bitcoin, runtime, metrics } = parts;
-        let results = ToNode(results);
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (commits, commits_in) = std_mpsc::sync_channel(1);
         let committer = committer(Arc::clone(&store), commits_in, results.clone(), metrics.clone());
@@ -324,12 +320,18 @@ impl Drop for Pool {
 
 /// The way back to the node, which is told if a thread panics that holds one.
 #[derive(Clone)]
-pub(super) struct ToNode(mpsc::UnboundedSender<Result<Event, RunError>>);
+pub(super) struct ToNode {
+    /// What a block waits for.
+    pub(super) blocks: mpsc::UnboundedSender<Result<Event, RunError>>,
+    /// Checks of transactions, which wait for votes.
+    pub(super) checks: mpsc::UnboundedSender<Result<Event, RunError>>,
+}
 
 impl ToNode {
     /// Whether the node still runs.
     fn send(&self, result: Result<Event, impl Into<RunError>>) -> bool {
-        self.0.send(result.map_err(Into::into)).is_ok()
+        let lane = if matches!(result, Ok(Event::Checked { .. })) { &self.checks } else { &self.blocks };
+        lane.send(result.map_err(Into::into)).is_ok()
     }
 }
 
@@ -361,9 +363,9 @@ mod tests {
 
     #[test]
     fn the_node_hears_of_a_job_that_panics() {
-        let (results, mut heard) = mpsc::unbounded_channel();
+        let (blocks, mut heard) = mpsc::unbounded_channel();
         let pool = Pool::new("test", 1).unwrap();
-        let to_node = ToNode(results);
+        let to_node = ToNode { blocks, checks: mpsc::unbounded_channel().0 };
         let held = to_node.clone();
         pool.spawn(move || drop(held));
         let held = to_node.clone();

@@ -9,12 +9,17 @@
 //! A peer becomes one when it has said that it is of this chain and version, and listens to all topics: then
 //! [`P2pEvent::Connected`] comes, before anything else of it. Whatever it sent earlier is held back until then.
 //!
-//! Nothing here waits for the node, and the node waits for nothing here. When the node is slow:
-//! - gossip beyond [`Limits`] is dropped, requests beyond them are refused;
-//! - other events wait in line; when [`OUTBOX_MAX`] do, nothing is read from the network until the node takes some.
+//! Votes overtake everything, in both directions. What waits for the node, and what waits for the swarm, waits in [`lanes`],
+//! in which peers take turns. On the wire each topic has a stream and a queue of its own, which the connection serves in
+//! turn, some 16 KiB at a time; and the system holds back no more than [`UNSENT_MAX`] that could still be overtaken.
 //!
-//! When the swarm is slow and [`COMMANDS_MAX`] commands wait: publications, verdicts and answers are dropped with a
-//! warning; a request fails with one [`P2pEvent::Response`]; bans are kept.
+//! Nothing here waits for the node, and the node waits for nothing here. When the node is slow:
+//! - gossip and requests beyond [`Limits`] and [`EVENTS`] are dropped and refused, each topic by itself;
+//! - connections and answers wait; when [`KEPT_EVENTS_MAX`] of them do, nothing is read from the network until the node
+//!   takes some.
+//!
+//! When the swarm is slow, publications, verdicts and answers beyond [`COMMANDS`] are dropped with a warning; requests and
+//! bans wait.
 //!
 //! What never enters: whether a message is right. The machine says so, and bans.
 
@@ -25,6 +30,7 @@ mod codec;
 mod exchange;
 mod gate;
 mod gossip;
+pub mod lanes;
 mod limits;
 mod names;
 mod peers;
@@ -33,8 +39,8 @@ mod transport;
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -42,18 +48,24 @@ use causeway_chainspec::ChainId;
 use libp2p::core::transport::TransportError;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, noise};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
+use self::lanes::{Bounds, Lane, Laned};
 pub use self::limits::{Limits, Timing};
 use crate::machine::{GossipId, InboundId, OutboundId, RelayVerdict, RequestFailure};
 use crate::wire::{Request, Response, Topic};
 
 /// Commands that may wait for the swarm.
-pub const COMMANDS_MAX: usize = 4_096;
+pub const COMMANDS: Bounds = Bounds { consensus: 4_096, bodies: 256, transactions: 4_096, requests: 1_024 };
 
-/// Events that may wait for the node before the swarm stops reading.
-pub const OUTBOX_MAX: usize = 4_096;
+/// Events that may wait for the node; the bytes of gossip are bounded by [`Limits`].
+pub const EVENTS: Bounds = Bounds { consensus: 4_096, bodies: 256, transactions: 4_096, requests: 1_024 };
+
+/// Events of connections, and answers, that may wait for the node before the swarm stops reading.
+pub const KEPT_EVENTS_MAX: usize = 4_096;
+
+/// Bytes that were handed to the system for a connection, and not sent. Nothing overtakes them any more.
+pub const UNSENT_MAX: u32 = 64 << 10;
 
 /// How long a listener may take until it is bound.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -196,6 +208,36 @@ impl P2pError {
     }
 }
 
+impl Laned for P2pEvent {
+    type Source = PeerId;
+
+    fn lane(&self) -> Lane {
+        match self {
+            // As many as there are connections, and requests of this node.
+            Self::Connected { .. } | Self::Disconnected { .. } | Self::Response { .. } => Lane::Kept,
+            Self::Gossip { topic, .. } => Lane::of(*topic),
+            // Without the body its asker does not vote.
+            Self::Request { request: Request::Body { .. }, .. } => Lane::Bodies,
+            Self::Request { .. } => Lane::Requests,
+        }
+    }
+
+    fn source(&self) -> PeerId {
+        match self {
+            Self::Connected { peer }
+            | Self::Disconnected { peer }
+            | Self::Gossip { peer, .. }
+            | Self::Request { peer, .. }
+            | Self::Response { peer, .. } => *peer,
+        }
+    }
+}
+
+/// Makes the queue that [`start`] puts its events into.
+pub fn inbox() -> (lanes::Sender<P2pEvent>, lanes::Receiver<P2pEvent>) {
+    lanes::channel(EVENTS)
+}
+
 /// What the node wants done.
 #[derive(Debug)]
 enum Command {
@@ -207,19 +249,28 @@ enum Command {
     Peers { reply: oneshot::Sender<Vec<PeerInfo>> },
 }
 
-/// What must not be lost when the queue of commands is full.
-#[derive(Debug, Default)]
-struct Overflow {
-    /// As long as the node's own list of open requests at most.
-    requests: Vec<(PeerId, OutboundId)>,
-    bans: Vec<(PeerId, Duration)>,
+impl Laned for Command {
+    /// All are the node's.
+    type Source = ();
+
+    fn lane(&self) -> Lane {
+        match self {
+            // As many as the node's list of open requests, as its verdicts about peers, and as there are who ask.
+            Self::Request { .. } | Self::Ban { .. } | Self::Peers { .. } => Lane::Kept,
+            Self::Publish { topic, .. } => Lane::of(*topic),
+            Self::Relay { id, .. } => Lane::of(gossip::topic(*id)),
+            Self::Respond { response: Response::Body(_), .. } => Lane::Bodies,
+            Self::Respond { .. } => Lane::Requests,
+        }
+    }
+
+    fn source(&self) {}
 }
 
 /// What all handles and the swarm share.
 #[derive(Debug, Default)]
 struct Shared {
-    overflow: Mutex<Overflow>,
-    /// Something is in the overflow, or the swarm shall stop.
+    /// The swarm shall stop.
     wake: Notify,
     stop: AtomicBool,
     commands: AtomicU64,
@@ -227,10 +278,6 @@ struct Shared {
 }
 
 impl Shared {
-    fn overflow(&self) -> MutexGuard<'_, Overflow> {
-        self.overflow.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Counts a command that is lost, and warns at the first, second, fourth, eighth..
     fn lose_command(&self, what: &'static str) {
         let lost = self.commands.fetch_add(1, Ordering::Relaxed) + 1;
@@ -260,7 +307,7 @@ pub struct Lost {
 /// The running network. Cheap to clone. Its commands never wait, and need no runtime.
 #[derive(Clone, Debug)]
 pub struct P2p {
-    commands: mpsc::Sender<Command>,
+    commands: lanes::Sender<Command>,
     shared: Arc<Shared>,
 }
 
@@ -295,9 +342,10 @@ impl P2p {
     /// Returns the connected peers, none if the swarm has stopped. Waits for the swarm.
     pub async fn peers(&self) -> Vec<PeerInfo> {
         let (reply, answer) = oneshot::channel();
-        match self.commands.send(Command::Peers { reply }).await {
-            Ok(()) => answer.await.unwrap_or_default(),
-            Err(_) => Vec::new(),
+        self.send(Command::Peers { reply });
+        tokio::select! {
+            peers = answer => peers.unwrap_or_default(),
+            () = self.commands.closed() => Vec::new(),
         }
     }
 
@@ -316,16 +364,15 @@ impl P2p {
     }
 
     fn send(&self, command: Command) {
-        let Err(TrySendError::Full(command)) = self.commands.try_send(command) else { return };
-        match command {
-            Command::Request { peer, id, .. } => self.shared.overflow().requests.push((peer, id)),
-            Command::Ban { peer, duration } => self.shared.overflow().bans.push((peer, duration)),
-            Command::Publish { .. } => return self.shared.lose_command("publication"),
-            Command::Relay { .. } => return self.shared.lose_command("verdict"),
-            Command::Respond { .. } => return self.shared.lose_command("answer"),
-            Command::Peers { .. } => return,
+        match self.commands.push(command) {
+            None => {}
+            Some(Command::Publish { .. }) => self.shared.lose_command("publication"),
+            Some(Command::Relay { .. }) => self.shared.lose_command("verdict"),
+            Some(Command::Respond { .. }) => self.shared.lose_command("answer"),
+            Some(Command::Request { .. } | Command::Ban { .. } | Command::Peers { .. }) => {
+                unreachable!("they are kept")
+            }
         }
-        self.shared.wake.notify_one();
     }
 }
 
@@ -334,18 +381,18 @@ impl P2p {
 ///
 /// # Errors
 /// An address cannot be used, or the key cannot.
-pub async fn start(config: P2pConfig, events: mpsc::Sender<P2pEvent>) -> Result<(P2p, Vec<Multiaddr>), P2pError> {
+pub async fn start(config: P2pConfig, events: lanes::Sender<P2pEvent>) -> Result<(P2p, Vec<Multiaddr>), P2pError> {
     let persistent = persistent(&config.persistent)?;
     for address in config.seeds.iter().chain(&config.external).chain(&config.listen) {
         if address::socket(address).is_none() {
             return Err(P2pError::Address { address: address.clone() });
         }
     }
-    let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+    let (commands, receiver) = lanes::channel(COMMANDS);
     let shared = Arc::new(Shared::default());
-    let mut task = swarm::Task::new(&config, persistent, receiver, Arc::clone(&shared))?;
+    let mut task = swarm::Task::new(&config, persistent, receiver, events, Arc::clone(&shared))?;
     let bound = task.listen(&config.listen).await?;
-    tokio::spawn(task.run(events));
+    tokio::spawn(task.run());
     Ok((P2p { commands, shared }, bound))
 }
 

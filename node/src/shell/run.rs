@@ -2,6 +2,10 @@
 //!
 //! One thread owns the [`Node`]. It takes events, one at a time, and performs the actions of each before the next. Work
 //! goes to `helpers` and comes back as events. The network and REST run on threads of their own.
+//!
+//! What comes first: blocks that were judged, assembled or committed; deadlines; votes and proposed blocks of peers;
+//! transactions that were checked; then the other lanes of the network. Votes that never end stop nothing: one call and one
+//! job of checks is taken after at most [`CALL_EVERY`] other events.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,15 +21,16 @@ use tokio::time::sleep;
 use super::body_file::{BodyFile, BodyFileError};
 use super::evidence::EvidenceStore;
 use super::handle::{Call, Handle};
-use super::helpers::{self, Commit, Helpers};
-use super::p2p::{P2p, P2pEvent};
+use super::helpers::{self, Commit, Helpers, ToNode};
+use super::p2p::{P2p, P2pEvent, lanes};
 use super::persistence::{Persistence, PersistenceError};
 use super::reports;
 use crate::machine::claims::{ClaimRefusal, Claimed};
 use crate::machine::peg::{BitcoinAnswer, BitcoinQuestion};
-use crate::machine::{Action, Event, Node, NodeFault, Now, SubmitId};
+use crate::machine::{Action, Event, GossipId, Node, NodeFault, Now, RelayVerdict, SubmitId};
 use crate::mempool::{NotYet, PackageResult, Reject};
 use crate::metrics::Metrics;
+use crate::wire::{Topic, vote_nonce};
 
 /// Calls of REST that may wait.
 const CALLS_MAX: usize = 1_024;
@@ -33,8 +38,14 @@ const CALLS_MAX: usize = 1_024;
 /// Transactions handed in here that wait for their verdict before it is asked whether anybody still waits with them.
 const SWEEP_FROM: usize = 256;
 
-/// One call is taken after at most so many other events.
+/// One call, and one job of checks, is taken after at most so many other events.
 const CALL_EVERY: u64 = 16;
+
+/// Votes without a verdict whose sending is remembered.
+const DELAYS_MAX: usize = 4_096;
+
+/// A vote that took longer was sent by another clock.
+const DELAY_MAX: Duration = Duration::from_secs(60);
 
 /// Why a node stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +129,7 @@ pub struct Parts {
     /// The network.
     pub p2p: P2p,
     /// What happens there.
-    pub network: mpsc::Receiver<P2pEvent>,
+    pub network: lanes::Receiver<P2pEvent>,
     /// The runtime of network and REST.
     pub runtime: tokio::runtime::Handle,
     /// What counts what happens.
@@ -165,7 +176,10 @@ pub fn start(parts: Parts) -> Result<Running, RunError> {
     let (calls, calls_in) = mpsc::channel(CALLS_MAX);
     let (stop, stopped) = oneshot::channel();
     let (end, ended) = oneshot::channel::<()>();
-    let (results, results_in) = mpsc::unbounded_channel();
+    let (blocks, blocks_in) = mpsc::unbounded_channel();
+    let (checks, checks_in) = mpsc::unbounded_channel();
+    let results = ToNode { blocks, checks };
+    let results_in = Results { blocks: blocks_in, checks: checks_in };
     let store = Arc::clone(&disk.store);
     let parts = helpers::Parts { spec, store, workers, scripts, bitcoin, runtime, metrics: metrics.clone() };
     let (helpers, committer) = Helpers::start(parts, results).map_err(RunError::Thread)?;
@@ -181,6 +195,7 @@ pub fn start(parts: Parts) -> Result<Running, RunError> {
         sweep_at: SWEEP_FROM,
         claims: BTreeMap::new(),
         names: 0,
+        delays: Delays::default(),
     };
     let body = move || {
         let _end = end;
@@ -207,23 +222,34 @@ struct Owner {
     /// Each is answered with the event that it comes with.
     claims: BTreeMap<SubmitId, oneshot::Sender<Result<Claimed, ClaimRefusal>>>,
     names: u64,
+    delays: Delays,
+}
+
+/// What comes back from the helpers.
+struct Results {
+    blocks: mpsc::UnboundedReceiver<Result<Event, RunError>>,
+    /// Of transactions: as many as the intake has jobs.
+    checks: mpsc::UnboundedReceiver<Result<Event, RunError>>,
 }
 
 impl Owner {
     async fn run(
         mut self,
-        mut network: mpsc::Receiver<P2pEvent>,
-        mut results: mpsc::UnboundedReceiver<Result<Event, RunError>>,
+        mut network: lanes::Receiver<P2pEvent>,
+        mut results: Results,
         mut calls: mpsc::Receiver<Call>,
         mut stopped: oneshot::Receiver<()>,
     ) -> Result<Box<Node>, RunError> {
         self.handle(Event::Tick)?;
         for turn in 0u64.. {
-            // A flood from the network does not keep calls waiting.
-            if turn % CALL_EVERY == 0
-                && let Ok(call) = calls.try_recv()
-            {
-                self.call(call)?;
+            // A flood from the network keeps nobody waiting.
+            if turn % CALL_EVERY == 0 {
+                if let Ok(call) = calls.try_recv() {
+                    self.call(call)?;
+                }
+                if let Ok(result) = results.checks.try_recv() {
+                    self.handle(result?)?;
+                }
             }
             let wait = self
                 .node
@@ -233,10 +259,11 @@ impl Owner {
                 biased;
                 // The sender is gone if nobody can stop the node any more.
                 _ = &mut stopped => return Ok(self.node),
-                Some(result) = results.recv() => self.handle(result?)?,
+                Some(result) = results.blocks.recv() => self.handle(result?)?,
                 () = sleep(wait) => self.handle(Event::Tick)?,
+                Some(result) = results.checks.recv(), if !network.has_urgent() => self.handle(result?)?,
                 event = network.recv() => match event {
-                    Some(event) => self.handle(event_of(event))?,
+                    Some(event) => self.network(event)?,
                     None => return Ok(self.node),
                 },
                 Some(call) = calls.recv() => self.call(call)?,
@@ -277,6 +304,13 @@ impl Owner {
         }
     }
 
+    fn network(&mut self, event: P2pEvent) -> Result<(), RunError> {
+        if let P2pEvent::Gossip { id, topic: Topic::Consensus, bytes, .. } = &event {
+            self.delays.arrived(*id, bytes);
+        }
+        self.handle(event_of(event))
+    }
+
     fn now(&self) -> Now {
         // A clock before 1970 is as wrong as any.
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -298,7 +332,13 @@ impl Owner {
             }
             Action::KeepBody { height, bytes } => self.disk.bodies.append(height, &bytes)?,
             Action::Publish { topic, bytes } => self.p2p.publish(topic, bytes),
-            Action::Relay { id, verdict } => self.p2p.relay(id, verdict),
+            Action::Relay { id, verdict } => {
+                let delay = self.delays.judged(id, self.now());
+                if let Some(delay) = delay.filter(|_| verdict == RelayVerdict::Accept) {
+                    self.metrics.vote_heard(delay);
+                }
+                self.p2p.relay(id, verdict);
+            }
             Action::Request { peer, id, request } => self.p2p.request(peer, id, request),
             Action::Respond { id, response } => self.p2p.respond(id, response),
             Action::ServeBlocks { id, from, count } => self.helpers.serve(&self.p2p, id, from, count),
@@ -344,6 +384,29 @@ impl Owner {
     }
 }
 
+/// When votes were sent, by their senders' clocks, until they have their verdicts. A peer can make that up, so it is never
+/// more than a figure to look at.
+#[derive(Debug, Default)]
+struct Delays(BTreeMap<GossipId, Duration>);
+
+impl Delays {
+    /// A message waits for its verdict.
+    fn arrived(&mut self, id: GossipId, bytes: &[u8]) {
+        if let Some(nonce) = vote_nonce(bytes) {
+            if self.0.len() >= DELAYS_MAX {
+                self.0.pop_first();
+            }
+            self.0.insert(id, Duration::from_nanos(nonce));
+        }
+    }
+
+    /// How long a vote took that is taken now; nothing if the two clocks do not agree.
+    fn judged(&mut self, id: GossipId, now: Now) -> Option<Duration> {
+        let sent = self.0.remove(&id)?;
+        now.unix.checked_sub(sent).filter(|delay| *delay <= DELAY_MAX)
+    }
+}
+
 fn event_of(event: P2pEvent) -> Event {
     match event {
         P2pEvent::Connected { peer } => Event::Connected { peer },
@@ -351,5 +414,48 @@ fn event_of(event: P2pEvent) -> Event {
         P2pEvent::Gossip { peer, id, topic, bytes } => Event::Gossip { peer, id, topic, bytes },
         P2pEvent::Request { peer, id, request } => Event::Request { peer, id, request },
         P2pEvent::Response { peer, id, result } => Event::Response { peer, id, result },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(nanos: u64) -> Now {
+        Now { uptime: Duration::ZERO, unix: Duration::from_nanos(nanos) }
+    }
+
+    /// A message of the consensus topic of this kind, sent then.
+    fn message(kind: u8, sent: u64) -> Vec<u8> {
+        [&sent.to_le_bytes()[..], &[kind, 7, 7]].concat()
+    }
+
+    #[test]
+    fn the_delay_of_a_vote_is_told_once_and_of_nothing_else() {
+        let mut delays = Delays::default();
+        let minute = u64::try_from(DELAY_MAX.as_nanos()).unwrap();
+        delays.arrived(GossipId(1), &message(1, 500));
+        delays.arrived(GossipId(2), &message(2, 500));
+        delays.arrived(GossipId(3), b"short");
+        assert_eq!(delays.judged(GossipId(1), at(800)), Some(Duration::from_nanos(300)));
+        for id in 1..=3 {
+            assert_eq!(delays.judged(GossipId(id), at(800)), None);
+        }
+        // By a clock that is ahead, and by one that is far behind.
+        for (sent, now) in [(501, 500), (500, minute + 501)] {
+            delays.arrived(GossipId(4), &message(1, sent));
+            assert_eq!(delays.judged(GossipId(4), at(now)), None);
+        }
+        assert!(delays.0.is_empty());
+    }
+
+    #[test]
+    fn votes_that_never_get_a_verdict_take_no_more_than_their_room() {
+        let mut delays = Delays::default();
+        for id in 0..2 * DELAYS_MAX as u64 {
+            delays.arrived(GossipId(id), &message(1, id));
+        }
+        assert_eq!(delays.0.len(), DELAYS_MAX);
+        assert!(delays.judged(GossipId(0), at(1)).is_none());
     }
 }

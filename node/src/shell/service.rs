@@ -14,7 +14,7 @@ use causeway_consensus::{ChainView, ScriptCache, StateFault, Workers};
 use causeway_federation::bitcoind::{Bitcoind, EndpointCountError};
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::body_file::{BodyFile, BodyFileError};
 use super::desk::{Clerk, Desk, DeskConfig, DeskError};
@@ -37,9 +37,6 @@ use crate::rest::{self, peg::BitcoinSource};
 
 /// Transactions whose scripts are known to be valid: some blocks' worth.
 const KNOWN_SCRIPTS: usize = 100_000;
-
-/// Events of the network that wait for the node.
-const NETWORK_EVENTS: usize = 1_024;
 
 /// Most threads that network and REST share, however many cores there are.
 const IO_THREADS_MAX: usize = 4;
@@ -174,7 +171,7 @@ async fn run(
         Some((desk, clerk)) => (Some(desk), Some(clerk)),
         None => (None, None),
     };
-    let (events, network) = mpsc::channel(NETWORK_EVENTS);
+    let (events, network) = p2p::inbox();
     let p2p = p2p_threads.spawn(p2p::start(network_config(&config, identity, spec.chain_id()), events));
     let (p2p, addresses) = p2p.await.map_err(|_| RunError::Died)??;
     for address in &addresses {

@@ -64,6 +64,13 @@ fn what_is_handed_in_is_seen_at_once_and_then_in_the_chain() {
         assert_eq!((&entry["vsize"], &entry["value"]), (&json!(transaction.vsize()), &json!(value)));
     }
 
+    // Nothing was copied for that: the pool's list has one holder more than ours.
+    let rows = site.node.node().pool.rows();
+    assert_eq!(rows.holders(), 3, "the pool, this test, and REST");
+    assert!(site.post("/tx", serialize_hex(&payment(site.coin(1)))).status == 400);
+    site.get("/mempool");
+    assert_eq!(rows.holders(), 3);
+
     let solo = payment(site.coin(2));
     site.post("/tx", serialize_hex(&solo));
     site.commit(vec![solo.clone()]);

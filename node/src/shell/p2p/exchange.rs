@@ -116,6 +116,13 @@ impl Task {
         self.emit_or_hold(peer, P2pEvent::Request { peer, id, request });
     }
 
+    /// Refuses a request that the node has not answered: its stream ends without an answer.
+    pub(super) fn refuse(&mut self, id: InboundId) {
+        if let Some(asking) = self.exchange.asking.remove(&id) {
+            self.asking_ends(asking.peer);
+        }
+    }
+
     fn on_response(&mut self, request: OutboundRequestId, result: Result<Response, RequestFailure>) {
         let Some(Asked { peer, id, request }) = self.exchange.asked.remove(&request) else { return };
         if let Some(entry) = self.peers.get_mut(&peer) {
@@ -140,17 +147,9 @@ impl Task {
     pub(super) fn expire_exchanges(&mut self, now: Instant) {
         let patience = self.timing.request;
         let late = |asking: &Asking| now.duration_since(asking.since) > patience;
-        let expired: Vec<_> = self
-            .exchange
-            .asking
-            .iter()
-            .filter(|(_, asking)| late(asking))
-            .map(|(id, asking)| (*id, asking.peer))
-            .collect();
-        for (id, peer) in expired {
-            self.exchange.asking.remove(&id);
-            self.asking_ends(peer);
-        }
+        let expired: Vec<_> =
+            self.exchange.asking.iter().filter(|(_, asking)| late(asking)).map(|(id, _)| *id).collect();
+        expired.into_iter().for_each(|id| self.refuse(id));
     }
 
     fn answered(&mut self, request: InboundRequestId) {

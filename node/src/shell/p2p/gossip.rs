@@ -28,12 +28,13 @@ const IHAVE_MAX: usize = 1_000;
 /// What a waiting message costs besides its bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 512;
 
-/// Messages that wait to be sent to one peer; half of them published, half relayed.
+/// Messages that wait to be sent to one peer; half of them published, half relayed. What comes on top is not sent to it:
+/// of transactions, whose messages have up to 400 kB, a slow peer costs 100 MB at most.
 fn queue_length(topic: Topic) -> usize {
     match topic {
         Topic::Consensus => 2_048,
         Topic::Bodies => 16,
-        Topic::Transactions => 2_048,
+        Topic::Transactions => 256,
         Topic::Claims => 64,
     }
 }
@@ -125,6 +126,15 @@ fn message_id(message: &gossipsub::Message) -> MessageId {
     MessageId::new(&sha256::Hash::from_engine(engine).to_byte_array())
 }
 
+/// The lowest bits of a message's name, which tell its topic.
+const TOPIC_BITS: u32 = 2;
+
+/// The topic of a message with this name.
+pub(super) fn topic(id: GossipId) -> Topic {
+    let number = id.0 & ((1 << TOPIC_BITS) - 1);
+    Topic::ALL.into_iter().find(|topic| *topic as u64 == number).expect("two bits name four topics")
+}
+
 /// A message that waits for its verdict.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
@@ -185,7 +195,7 @@ impl Verdicts {
         }
         *of_topic += cost;
         self.by_peer.insert((topic, peer), of_peer + cost);
-        let id = GossipId(self.next);
+        let id = GossipId(self.next << TOPIC_BITS | topic as u64);
         self.next += 1;
         self.waiting.insert(id, Waiting { topic, message, peer, cost, since: now });
         self.ages.push_back(id);

@@ -1,6 +1,6 @@
 //! The task that runs the swarm.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,7 +11,6 @@ use libp2p::gossipsub::{self, MessageAcceptance, PublishError};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{self, ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, kad};
-use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::address::{self, Reach};
@@ -19,13 +18,14 @@ use super::behaviour::{Behaviour, BehaviourEvent};
 use super::book::{Book, Dial};
 use super::exchange::Exchange;
 use super::gossip::Verdicts;
+use super::lanes;
 use super::limits::{Limits, Timing};
 use super::names::Names;
 use super::peers::{Peer, Peers, shown};
 use super::{
-    Command, LISTEN_TIMEOUT, OUTBOX_MAX, P2pConfig, P2pError, P2pEvent, Shared, listen_error, probe, transport,
+    Command, KEPT_EVENTS_MAX, LISTEN_TIMEOUT, P2pConfig, P2pError, P2pEvent, Shared, listen_error, probe, transport,
 };
-use crate::machine::RelayVerdict;
+use crate::machine::{GossipId, RelayVerdict};
 use crate::wire::Topic;
 
 /// Idle connections are kept: peers are few, and gossip may be silent for long.
@@ -33,6 +33,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 
 /// Streams of a connection that may be in negotiation at once; more are closed.
 const NEGOTIATING_STREAMS_MAX: usize = 32;
+
+/// Events of a connection that are read in advance. A vote of another connection waits for so many, and one more, of each that
+/// floods; the rest of the flood waits with its sender.
+const EVENTS_IN_ADVANCE: usize = 2;
 
 /// Dials to other than persistent peers that may be under way at once.
 const DIALS_MAX: usize = 4;
@@ -53,10 +57,9 @@ pub(super) struct Task {
     names: Names,
     verdicts: Verdicts,
     book: Book,
-    commands: mpsc::Receiver<Command>,
+    commands: lanes::Receiver<Command>,
+    events: lanes::Sender<P2pEvent>,
     shared: Arc<Shared>,
-    /// Events that the node has not taken yet.
-    outbox: VecDeque<P2pEvent>,
     next_discovery: Instant,
 }
 
@@ -68,7 +71,8 @@ impl Task {
     pub(super) fn new(
         config: &P2pConfig,
         persistent: Vec<(PeerId, Multiaddr)>,
-        commands: mpsc::Receiver<Command>,
+        commands: lanes::Receiver<Command>,
+        events: lanes::Sender<P2pEvent>,
         shared: Arc<Shared>,
     ) -> Result<Self, P2pError> {
         let P2pConfig { identity, limits, timing, .. } = config;
@@ -81,6 +85,7 @@ impl Task {
         let behaviour = Behaviour::new(identity, &names, limits, timing, &always);
         let settings = swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(IDLE_TIMEOUT)
+            .with_per_connection_event_buffer_size(EVENTS_IN_ADVANCE)
             .with_max_negotiating_inbound_streams(NEGOTIATING_STREAMS_MAX);
         let mut swarm = Swarm::new(transport, behaviour, local, settings);
         for address in &config.external {
@@ -97,8 +102,8 @@ impl Task {
             verdicts: Verdicts::new(limits.clone()),
             book: Book::new(local, reach, limits.book, timing.clone(), &persistent, &config.seeds, now),
             commands,
+            events,
             shared,
-            outbox: VecDeque::new(),
             next_discovery: now,
         })
     }
@@ -139,24 +144,19 @@ impl Task {
     }
 
     /// Runs until it is told to stop, or nobody is left to run for.
-    pub(super) async fn run(mut self, events: mpsc::Sender<P2pEvent>) {
-        let shared = Arc::clone(&self.shared);
+    pub(super) async fn run(mut self) {
+        let (shared, events) = (Arc::clone(&self.shared), self.events.clone());
         let mut tick = tokio::time::interval(self.timing.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !shared.stop.load(Ordering::Acquire) {
-            let has_room = self.outbox.len() < OUTBOX_MAX;
+            // Looked at again with the next tick at the latest.
+            let has_room = events.kept() < KEPT_EVENTS_MAX;
             tokio::select! {
-                permit = events.reserve(), if !self.outbox.is_empty() => {
-                    let Ok(permit) = permit else { break };
-                    if let Some(event) = self.outbox.pop_front() {
-                        permit.send(event);
-                    }
-                }
                 command = self.commands.recv() => match command {
                     Some(command) => self.on_command(command),
                     None => break,
                 },
-                () = shared.wake.notified() => self.take_overflow(),
+                () = shared.wake.notified() => {}
                 event = self.swarm.select_next_some(), if has_room => self.on_swarm(event),
                 _ = tick.tick() => self.on_tick(),
                 () = events.closed() => break,
@@ -167,17 +167,37 @@ impl Task {
         drop(events);
     }
 
-    /// Puts an event in line for the node.
+    /// Puts an event in line for the node. What has no room there is as if it had not come.
     pub(super) fn emit(&mut self, event: P2pEvent) {
-        self.outbox.push_back(event);
+        match self.events.push(event) {
+            None => {}
+            Some(P2pEvent::Gossip { peer, id, topic, .. }) => {
+                self.shared.lose_gossip(topic, peer);
+                self.ignore(id);
+            }
+            Some(P2pEvent::Request { peer, id, .. }) => {
+                tracing::debug!(%peer, "the node has too much to do: a request was refused");
+                self.refuse(id);
+            }
+            Some(P2pEvent::Connected { .. } | P2pEvent::Disconnected { .. } | P2pEvent::Response { .. }) => {
+                unreachable!("they are kept")
+            }
+        }
     }
 
     /// Puts an event of a peer in line, or keeps it until the node knows the peer.
     pub(super) fn emit_or_hold(&mut self, peer: PeerId, event: P2pEvent) {
         match self.peers.get_mut(&peer) {
-            Some(entry) if entry.ready.is_some() => self.outbox.push_back(event),
+            Some(entry) if entry.ready.is_some() => self.emit(event),
             Some(entry) => entry.held.push_back(event),
             None => {}
+        }
+    }
+
+    /// Sends a message on to nobody, and holds it against nobody.
+    fn ignore(&mut self, id: GossipId) {
+        if let Some(waiting) = self.verdicts.take(id) {
+            self.judge(waiting.topic, &waiting.message, waiting.peer, MessageAcceptance::Ignore);
         }
     }
 
@@ -211,17 +231,6 @@ impl Task {
         }
     }
 
-    fn take_overflow(&mut self) {
-        let overflow = std::mem::take(&mut *self.shared.overflow());
-        for (peer, id) in overflow.requests {
-            let result = Err(crate::machine::RequestFailure::Disconnected);
-            self.emit(P2pEvent::Response { peer, id, result });
-        }
-        for (peer, duration) in overflow.bans {
-            self.ban(peer, duration);
-        }
-    }
-
     fn publish(&mut self, topic: Topic, bytes: Vec<u8>) {
         let length = bytes.len();
         if length > topic.max_bytes() {
@@ -233,6 +242,7 @@ impl Task {
             Err(PublishError::NoPeersSubscribedToTopic | PublishError::Duplicate) => {
                 tracing::debug!(topic = topic.name(), "nobody to publish to, or published before");
             }
+            Err(PublishError::AllQueuesFull(_)) => self.shared.lose_command("publication"),
             Err(error) => tracing::warn!(topic = topic.name(), length, %error, "a message was not published"),
         }
     }
@@ -383,7 +393,7 @@ impl Task {
         entry.ready = Some(now);
         let held = std::mem::take(&mut entry.held);
         self.emit(P2pEvent::Connected { peer });
-        self.outbox.extend(held);
+        held.into_iter().for_each(|event| self.emit(event));
     }
 
     fn on_closed(&mut self, peer: PeerId, connection: ConnectionId, left: u32, now: Instant) {
@@ -400,10 +410,8 @@ impl Task {
             self.emit(P2pEvent::Disconnected { peer });
         }
         for event in entry.held {
-            if let P2pEvent::Gossip { id, .. } = event
-                && let Some(waiting) = self.verdicts.take(id)
-            {
-                self.judge(waiting.topic, &waiting.message, waiting.peer, MessageAcceptance::Ignore);
+            if let P2pEvent::Gossip { id, .. } = event {
+                self.ignore(id);
             }
         }
     }

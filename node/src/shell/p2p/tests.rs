@@ -4,6 +4,7 @@ mod connect;
 mod exchange;
 mod gossip;
 mod hostile;
+mod overtake;
 mod raw;
 
 use std::time::Duration;
@@ -14,7 +15,6 @@ use causeway_chainspec::{ChainId, Height};
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::*;
@@ -28,7 +28,7 @@ const NEVER: Duration = Duration::from_secs(3_600);
 /// A node without a machine.
 struct TestNode {
     p2p: P2p,
-    events: mpsc::Receiver<P2pEvent>,
+    events: lanes::Receiver<P2pEvent>,
     peer: PeerId,
     address: Multiaddr,
 }
@@ -72,7 +72,14 @@ fn config_to(number: u8, others: &[&TestNode]) -> P2pConfig {
 
 impl TestNode {
     async fn start(config: P2pConfig) -> Self {
-        let (sender, events) = mpsc::channel(16);
+        Self::start_with(config, inbox()).await
+    }
+
+    /// With a queue of events that has other bounds.
+    async fn start_with(
+        config: P2pConfig,
+        (sender, events): (lanes::Sender<P2pEvent>, lanes::Receiver<P2pEvent>),
+    ) -> Self {
         let peer = config.identity.public().to_peer_id();
         let (p2p, bound) = start(config, sender).await.unwrap();
         let [address] = &bound[..] else { panic!("one address for one listener") };

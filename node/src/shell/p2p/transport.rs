@@ -10,6 +10,7 @@ use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, Transport, noise, tcp, yamux};
 
+use super::UNSENT_MAX;
 use super::address::Reach;
 
 /// The transport of this node.
@@ -21,13 +22,23 @@ pub(super) fn build(
     reach: Reach,
     handshake: Duration,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)).map(|stream, _| short(stream));
     Ok(Guarded { inner: tcp, reach }
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(identity)?)
         .multiplex(yamux::Config::default())
         .timeout(handshake)
         .boxed())
+}
+
+/// Lets the system take no more than [`UNSENT_MAX`] bytes in advance: what it has taken cannot be overtaken, and by itself
+/// it takes megabytes.
+pub(super) fn short(stream: tcp::tokio::TcpStream) -> tcp::tokio::TcpStream {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Err(error) = socket2::SockRef::from(&stream.0).set_tcp_notsent_lowat(UNSENT_MAX) {
+        tracing::debug!(%error, "the system's queue of unsent bytes stays as long as it is");
+    }
+    stream
 }
 
 /// Dials nothing out of reach, whoever asks: Kademlia dials what its peers name.

@@ -27,13 +27,23 @@ enum Bench {
     /// Validates full blocks from bytes to connected, beside Bitcoin Core's engine and libsecp256k1 alone.
     Chain(Options),
     /// Four validator processes: time to decide, time to be final, transactions a second, CPU.
-    Network(Options),
+    Network {
+        #[command(flatten)]
+        options: Options,
+        /// Instead: how long votes take while strangers flood the validators with transactions and forged votes, over how
+        /// long they take without.
+        #[arg(long)]
+        flood: bool,
+    },
     /// The peg: scripts, signing sessions, sizes of inputs, and the whole way on a devnet.
     Peg(Options),
     /// REST: requests a second and their times, on a long chain while blocks arrive.
     Rest(Options),
     /// The dearest valid blocks, beside one with 80,000 distinct checks in P2WSH.
     Worst(Options),
+    /// One of the processes that flood.
+    #[command(hide = true)]
+    Flooder(network::flooder::Arguments),
 }
 
 /// What every bench takes.
@@ -50,9 +60,11 @@ struct Options {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     match Cli::parse().bench {
         Bench::Chain(options) => chain::run(&options),
-        Bench::Network(options) => network::run(&options),
+        Bench::Network { options, flood: false } => network::run(&options),
+        Bench::Network { options, flood: true } => network::flood::run(&options),
         Bench::Peg(options) => peg::run(&options),
         Bench::Rest(options) => rest::run(&options),
         Bench::Worst(options) => worst::run(&options),
+        Bench::Flooder(arguments) => network::flooder::run(arguments),
     }
 }

@@ -3,6 +3,9 @@
 //! The peer of the throughput is libsecp256k1 itself: every validator has to check every signature once, so that a
 //! machine with c cores could do no more than c / (4 x one check) transactions a second, if nothing else cost anything.
 
+pub(crate) mod flood;
+pub(crate) mod flooder;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -177,17 +180,7 @@ fn decisions(
     let last = nodes.best_height();
     nodes.wait_height(last);
     let cpu = cpu_seconds(nodes)? - cpu;
-    let mut times = Vec::new();
-    for index in 0..VALIDATORS {
-        for line in fs::read_to_string(&nodes.node(index).log)?.lines().filter(|line| line.contains("block is final")) {
-            let field = |name: &str| line.split(name).nth(1).and_then(|rest| rest.split(' ').next());
-            let height: u32 = field(" height=").ok_or("a height")?.parse()?;
-            if (first..=last).contains(&height) {
-                times.push(field(" ms=").ok_or("a time")?.trim_matches('"').parse::<f64>()?);
-            }
-        }
-    }
-    times.sort_by(f64::total_cmp);
+    let times = decision_times(nodes, first, last)?;
     let mut sizes = Vec::new();
     for height in first..=last {
         let hash = nodes.hash(0, height).ok_or("a block")?;
@@ -202,6 +195,22 @@ fn decisions(
         decision_ms_p99: times[times.len() * 99 / 100],
         cpu_ms_per_node_and_height: cpu * 1e3 / f64::from(last - first + 1) / f64::from(4u32),
     })
+}
+
+/// How long all validators took to decide these heights, by their logs, in milliseconds, the shortest first.
+fn decision_times(nodes: &Nodes, first: u32, last: u32) -> Result<Vec<f64>, Box<dyn std::error::Error>> {
+    let mut times = Vec::new();
+    for index in 0..VALIDATORS {
+        for line in fs::read_to_string(&nodes.node(index).log)?.lines().filter(|line| line.contains("block is final")) {
+            let field = |name: &str| line.split(name).nth(1).and_then(|rest| rest.split(' ').next());
+            let height: u32 = field(" height=").ok_or("a height")?.parse()?;
+            if (first..=last).contains(&height) {
+                times.push(field(" ms=").ok_or("a time")?.trim_matches('"').parse::<f64>()?);
+            }
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times)
 }
 
 /// CPU time of all validators.

@@ -18,7 +18,7 @@ async fn a_peer_is_shown() {
 
 #[tokio::test]
 async fn a_port_in_use_is_an_error_that_names_it() {
-    let (sender, _events) = mpsc::channel(1);
+    let (sender, _events) = inbox();
     let node = TestNode::start(config(1)).await;
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let other: Multiaddr = format!("/ip4/127.0.0.1/tcp/{}", held.local_addr().unwrap().port()).parse().unwrap();
@@ -37,7 +37,7 @@ async fn a_node_listens_on_one_port_of_both_families() {
     let port = held.local_addr().unwrap().port();
     drop(held);
     let both: Vec<Multiaddr> = ["/ip4/0.0.0.0", "/ip6/::"].map(|ip| format!("{ip}/tcp/{port}").parse().unwrap()).into();
-    let (sender, events) = mpsc::channel(1);
+    let (sender, events) = inbox();
     let (_p2p, bound) = start(P2pConfig { listen: both.clone(), ..config(1) }, sender.clone()).await.unwrap();
     assert!(bound.iter().all(|address| address::socket(address).unwrap().1 == port));
     for taken in both {
@@ -53,7 +53,7 @@ async fn a_node_listens_on_one_port_of_both_families() {
 
 #[tokio::test]
 async fn addresses_of_another_form_are_errors() {
-    let (sender, _events) = mpsc::channel(1);
+    let (sender, _events) = inbox();
     let name: Multiaddr = "/dns4/example.org/tcp/1".parse().unwrap();
     let seeds = P2pConfig { seeds: vec![name.clone()], ..config(1) };
     let listen = P2pConfig { listen: vec![name.clone()], ..config(1) };

@@ -51,9 +51,9 @@ async fn a_request_to_nobody_fails() {
 }
 
 #[tokio::test]
-async fn each_request_of_a_queue_that_overflows_fails_once() {
+async fn each_of_more_requests_than_the_swarm_takes_at_once_fails_once() {
     let mut node = TestNode::start(config(1)).await;
-    let count = u64::try_from(COMMANDS_MAX).unwrap() + 100;
+    let count = u64::try_from(COMMANDS.requests).unwrap() + 100;
     // The swarm runs on this thread: it takes nothing meanwhile.
     for id in 0..count {
         node.p2p.request(key(9).public().to_peer_id(), OutboundId(id), status(1));
