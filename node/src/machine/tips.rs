@@ -45,13 +45,16 @@ const GATHER: Duration = Duration::from_millis(20);
 /// others.
 const LISTEN: Duration = Duration::from_secs(1);
 
-/// Between two questions: at first, and at most.
+/// Between two questions, when somebody has come who did not hear the first.
+const ASK_SOON: Duration = Duration::from_millis(150);
+
+/// Between two questions otherwise: at first, and at most.
 const ASK_FIRST: Duration = Duration::from_millis(500);
 const ASK_MAX: Duration = Duration::from_secs(4);
 
 /// Between two questions of one validator that are sent on. Less than between those of an honest one, since messages overtake
 /// each other.
-const QUESTION_AGAIN: Duration = Duration::from_millis(250);
+const QUESTION_AGAIN: Duration = Duration::from_millis(100);
 
 /// After this time without a question of a validator, any is taken as its newest: its clock may have been set back.
 const QUESTION_FORGOTTEN: Duration = Duration::from_secs(60);
@@ -249,7 +252,7 @@ impl Node {
     /// Somebody is connected who may know others.
     pub(super) fn hasten_tips(&mut self, now: Now) {
         if let Some(own) = &self.tips.own {
-            let earliest = own.last.map_or(Duration::ZERO, |(at, _)| at + ASK_FIRST);
+            let earliest = own.last.map_or(Duration::ZERO, |(at, _)| at + ASK_SOON);
             self.timers.set_at_latest(Alarm::AskTips, earliest.max(now.uptime + GATHER));
         }
     }
@@ -312,6 +315,10 @@ impl Node {
         match signed.statement {
             TipStatement::Question { time, nonce } => {
                 self.tips.take(by, time, nonce, now.uptime);
+                if self.tips.own.as_ref().is_some_and(|own| !own.told.contains_key(&by)) {
+                    // It has just started, and may not have heard ours.
+                    self.hasten_tips(now);
+                }
                 if self.engine.address().is_some() && self.tips.owed.len() < TIP_ANSWERS_MAX {
                     self.tips.owed.insert(nonce, by);
                     self.timers.set_at_latest(Alarm::AnswerTips, now.uptime + ANSWER_DELAY);
