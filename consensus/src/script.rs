@@ -174,8 +174,8 @@ fn tasks<'a>(inputs: &'a [Input<'a>]) -> impl Iterator<Item = &'a [Input<'a>]> {
     let is_quick = |(transaction, _, input): &Input<'_>| {
         let script = &transaction.spent[*input].script_pubkey;
         let witness = &transaction.transaction.input[*input].witness;
-        // By key path, with an annex or without.
-        script.is_p2wpkh() || script.is_p2pkh() || script.is_p2tr() && witness.len() <= 2
+        let by_key = witness.len() - usize::from(witness.taproot_annex().is_some()) <= 1;
+        script.is_p2wpkh() || script.is_p2pkh() || script.is_p2tr() && by_key
     };
     inputs.chunk_by(move |a, b| is_quick(a) && is_quick(b)).flat_map(|run| run.chunks(INPUTS_PER_TASK))
 }

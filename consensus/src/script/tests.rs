@@ -1,7 +1,6 @@
 use std::cell::Cell;
 
 use bitcoin::absolute::LockTime;
-use bitcoin::consensus::serialize;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxIn, Witness};
 
@@ -33,8 +32,7 @@ fn spend(scripts: &[&[u8]]) -> (Transaction, Vec<TxOut>) {
 /// What comes of a task of these inputs that may go on so often.
 fn verify_up_to(often: usize, scripts: &[&[u8]]) -> Result<Option<usize>, NotReady> {
     let (transaction, spent) = spend(scripts);
-    let bytes = serialize(&transaction);
-    let prepared = PreparedTransaction::new(&transaction, &bytes, spent.iter().collect());
+    let prepared = PreparedTransaction::new(SerializedTransaction::of(&transaction), spent.iter().collect());
     let task: Vec<Input<'_>> = (0..scripts.len()).map(|input| (&prepared, 0, input)).collect();
     let left = Cell::new(often);
     let may_go_on = || match left.get().checked_sub(1) {
@@ -78,11 +76,13 @@ fn a_slow_input_is_a_task_of_its_own() {
     let key_path = key_path();
     let mut scripts = vec![&key_path[..]; INPUTS_PER_TASK + 2];
     scripts.extend([TRUE, TRUE, &key_path, FALSE]);
-    let (transaction, spent) = spend(&scripts);
-    let bytes = serialize(&transaction);
-    let prepared = PreparedTransaction::new(&transaction, &bytes, spent.iter().collect());
+    let (mut transaction, spent) = spend(&scripts);
+    // A script and its control block; and a signature with an annex.
+    transaction.input[0].witness = Witness::from_slice(&[&[0x51][..], &[0xc0; 33]]);
+    transaction.input[1].witness.push([0x50]);
+    let prepared = PreparedTransaction::new(SerializedTransaction::of(&transaction), spent.iter().collect());
     let inputs: Vec<Input<'_>> = (0..scripts.len()).map(|input| (&prepared, 0, input)).collect();
     let lengths: Vec<usize> = tasks(&inputs).map(<[_]>::len).collect();
-    assert_eq!(lengths, [INPUTS_PER_TASK, 2, 1, 1, 1, 1]);
+    assert_eq!(lengths, [1, INPUTS_PER_TASK, 1, 1, 1, 1, 1]);
     assert!(tasks(&inputs).flatten().map(|(_, _, input)| *input).eq(0..scripts.len()));
 }
