@@ -102,17 +102,18 @@ impl StateDelta {
 /// Returns the block as a connected one, if it breaks no rule. Reads nothing and writes nothing.
 ///
 /// Scripts are verified, but for transactions that are `known` to have valid ones, and the state commitment is brought
-/// forward, on the threads of `workers`.
+/// forward, on the threads of `workers`. Once the job of these is cancelled no further input is begun.
 ///
 /// # Errors
 /// [`InvalidBlock`], the first rule broken in the order of the code; of several failing inputs always the first of the
-/// block. A fault only if Bitcoin Core's library fails where it cannot.
+/// block. [`NotReady`](crate::error::NotReady) if the job is cancelled before all is done. A fault only if Bitcoin Core's
+/// library fails where it cannot.
 pub fn connect_block(
     resolved: ResolvedBlock,
     workers: &Workers,
     known: Option<&ScriptCache>,
 ) -> Result<ConnectedBlock, ConnectError> {
-    connect(resolved, workers, |resolved| script::verify_block(resolved, known))
+    connect(resolved, workers, |resolved| script::verify_block(resolved, known, workers))
 }
 
 /// Connects a block that is final and stored: its scripts were verified before it was.
@@ -129,14 +130,16 @@ fn connect(
     workers: &Workers,
     verify_scripts: impl FnOnce(&ResolvedBlock) -> Result<(), ConnectError> + Send,
 ) -> Result<ConnectedBlock, ConnectError> {
+    workers.still_wanted()?;
     check_context(&resolved)?;
     let (peg, evidence) = step_peg(&resolved)?;
     let fees = check_transactions(&resolved)?;
     check_coinbase_value(&resolved, fees)?;
     let created = created_coins(&resolved);
-    let (verdict, coins) =
-        workers.run(|| rayon::join(|| verify_scripts(&resolved), || hash_after(&resolved, &created)));
+    let hash = || workers.still_wanted().map(|()| hash_after(&resolved, &created));
+    let (verdict, coins) = workers.run(|| rayon::join(|| verify_scripts(&resolved), hash));
     verdict?;
+    let coins = coins?;
 
     let height = resolved.height();
     let (checked, parent, spent) = resolved.into_parts();

@@ -209,6 +209,9 @@ pub enum NotReady {
     /// is final at its height, or this one is.
     #[error("parent {parent} is not our tip {tip} at height {height}")]
     ParentNotTip { parent: BlockHash, tip: BlockHash, height: Height },
+    /// Nobody wanted the verdict any more before it was found.
+    #[error("the verdict was not wanted any more")]
+    Cancelled,
 }
 
 /// Our disk or our bug: stop, and lose nothing.
@@ -297,6 +300,9 @@ pub enum ConnectError {
     /// It broke a rule.
     #[error(transparent)]
     Invalid(#[from] InvalidBlock),
+    /// Its job was cancelled.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
     /// We failed.
     #[error(transparent)]
     Fault(#[from] StateFault),

@@ -48,4 +48,4 @@ pub use resolve::{ChainView, ResolvedBlock, resolve};
 pub use script::ScriptCache;
 pub use spend::SpendContext;
 pub use tip::Tip;
-pub use workers::Workers;
+pub use workers::{Cancel, Workers};

@@ -17,8 +17,9 @@ use bitcoin::{Transaction, TxOut};
 use causeway_chainspec::PegScript;
 use rayon::prelude::*;
 
-use crate::error::{ConnectError, InvalidBlock, InvalidTransaction, StateFault};
+use crate::error::{ConnectError, InvalidBlock, InvalidTransaction, NotReady, StateFault};
 use crate::resolve::ResolvedBlock;
+use crate::workers::Workers;
 
 use classify::{Route, classify};
 use kernel::KernelTransaction;
@@ -26,7 +27,8 @@ use sighash::Midstates;
 
 pub use known::{ScriptCache, VerifiedScripts};
 
-/// Inputs that one task verifies: some milliseconds of work, so that no thread waits long for the last task.
+/// Inputs of quick forms that one task verifies: some milliseconds of work, so that no thread waits long for the last task.
+/// Each of the others, which may take seconds, is a task of its own.
 const INPUTS_PER_TASK: usize = 64;
 
 /// A transaction with the outputs that it spends, ready to have its inputs verified.
@@ -108,7 +110,7 @@ impl<'a> PreparedTransaction<'a> {
     /// about.
     pub fn verify(&self) -> Result<VerifiedScripts, ScriptError> {
         let inputs: Vec<_> = (0..self.spent.len()).map(|input| (self, 0, input)).collect();
-        match verify_task(&inputs)? {
+        match verify_task(&inputs, || Ok::<_, StateFault>(()))? {
             None => Ok(VerifiedScripts::of(self.bytes)),
             Some((_, input)) => Err(ScriptError::Invalid { input }),
         }
@@ -126,8 +128,12 @@ impl<'a> PreparedTransaction<'a> {
 /// current threads. A coin of witness version 16 asks for no particular witness, and only the peg transaction spends them.
 ///
 /// # Errors
-/// The first failing input of the block.
-pub(crate) fn verify_block(resolved: &ResolvedBlock, known: Option<&ScriptCache>) -> Result<(), ConnectError> {
+/// The first failing input of the block, or that the job of `workers` was cancelled before it was known.
+pub(crate) fn verify_block(
+    resolved: &ResolvedBlock,
+    known: Option<&ScriptCache>,
+    workers: &Workers,
+) -> Result<(), ConnectError> {
     let block = resolved.checked().block();
     let mut coins = resolved.spent();
     let with_coins: Vec<_> = (block.transactions().iter().enumerate().skip(1))
@@ -142,26 +148,48 @@ pub(crate) fn verify_block(resolved: &ResolvedBlock, known: Option<&ScriptCache>
     let prepared: Vec<PreparedTransaction<'_>> = with_coins
         .par_iter()
         .map(|(index, tx, coins)| {
+            workers.still_wanted()?;
             let spent = coins.iter().map(|spent| &spent.coin.output).collect();
-            PreparedTransaction::new(tx.transaction(), block.transaction_bytes(*index), spent)
+            Ok(PreparedTransaction::new(tx.transaction(), block.transaction_bytes(*index), spent))
         })
-        .collect();
-    let inputs: Vec<(&PreparedTransaction<'_>, usize, usize)> = (with_coins.iter().map(|(index, ..)| *index))
+        .collect::<Result<_, NotReady>>()?;
+    let inputs: Vec<Input<'_>> = (with_coins.iter().map(|(index, ..)| *index))
         .zip(&prepared)
         .flat_map(|(index, transaction)| (0..transaction.spent.len()).map(move |input| (transaction, index, input)))
         .collect();
 
-    let failure = inputs.par_chunks(INPUTS_PER_TASK).find_map_first(|task| verify_task(task).transpose());
+    let tasks: Vec<_> = tasks(&inputs).collect();
+    let verify = |task: &&[_]| verify_task(task, || workers.still_wanted().map_err(ConnectError::from)).transpose();
+    let failure = tasks.par_iter().with_max_len(1).find_map_first(verify);
     let Some((index, input)) = failure.transpose()? else { return Ok(()) };
     let txid = block.transactions()[index].txid();
     Err(InvalidBlock::Transaction { index, txid, rule: InvalidTransaction::Script { input } }.into())
 }
 
-/// Returns the first failing input among some, as (transaction's index, input's index).
-fn verify_task(task: &[(&PreparedTransaction<'_>, usize, usize)]) -> Result<Option<(usize, usize)>, StateFault> {
+/// What is to be verified: an input of a transaction, which has this index in its block.
+type Input<'a> = (&'a PreparedTransaction<'a>, usize, usize);
+
+/// Splits inputs into tasks, in their order.
+fn tasks<'a>(inputs: &'a [Input<'a>]) -> impl Iterator<Item = &'a [Input<'a>]> {
+    let is_quick = |(transaction, _, input): &Input<'_>| {
+        let script = &transaction.spent[*input].script_pubkey;
+        let witness = &transaction.transaction.input[*input].witness;
+        let by_key = witness.len() - usize::from(witness.taproot_annex().is_some()) <= 1;
+        script.is_p2wpkh() || script.is_p2pkh() || script.is_p2tr() && by_key
+    };
+    inputs.chunk_by(move |a, b| is_quick(a) && is_quick(b)).flat_map(|run| run.chunks(INPUTS_PER_TASK))
+}
+
+/// Returns the first failing input among some, as (transaction's index, input's index). Each is begun only if
+/// `may_go_on`.
+fn verify_task<E: From<StateFault>>(
+    task: &[Input<'_>],
+    may_go_on: impl Fn() -> Result<(), E>,
+) -> Result<Option<(usize, usize)>, E> {
     let mut jobs = Vec::with_capacity(task.len());
     let mut first_failure = None;
     for &(transaction, index, input) in task {
+        may_go_on()?;
         let refused = match classify(transaction, input) {
             Route::Job(job) => {
                 jobs.push((job, index, input));
@@ -175,6 +203,14 @@ fn verify_task(task: &[(&PreparedTransaction<'_>, usize, usize)]) -> Result<Opti
             break;
         }
     }
-    let failed_job = jobs.iter().find(|(job, ..)| !job.verify()).map(|&(_, index, input)| (index, input));
-    Ok(failed_job.or(first_failure))
+    for (job, index, input) in jobs {
+        may_go_on()?;
+        if !job.verify() {
+            return Ok(Some((index, input)));
+        }
+    }
+    Ok(first_failure)
 }
+
+#[cfg(test)]
+mod tests;

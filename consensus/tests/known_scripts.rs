@@ -82,7 +82,7 @@ fn connect(view: &View, transactions: &[Transaction], known: Option<&ScriptCache
     match connect_block(resolved, &Workers::new(NonZeroUsize::MIN), known) {
         Ok(_) => Ok(()),
         Err(ConnectError::Invalid(invalid)) => Err(invalid),
-        Err(ConnectError::Fault(fault)) => panic!("{fault}"),
+        Err(error) => panic!("{error}"),
     }
 }
 

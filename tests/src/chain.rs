@@ -102,7 +102,7 @@ impl MemoryChain {
         })?;
         connect_block(resolved, &self.workers, None).map_err(|error| match error {
             ConnectError::Invalid(invalid) => invalid,
-            ConnectError::Fault(fault) => panic!("{fault}"),
+            other => panic!("{other}"),
         })
     }
 

@@ -386,6 +386,7 @@ fn replay(store: &Store, spec: &ChainSpec, workers: &Workers, flushed: Height, t
         })?;
         let connected = reconnect_block(resolved, workers).map_err(|error| match error {
             ConnectError::Invalid(invalid) => failed(invalid.into()),
+            ConnectError::NotReady(not_ready) => failed(not_ready.into()),
             ConnectError::Fault(fault) => fault,
         })?;
         let mut state = store.write_state();

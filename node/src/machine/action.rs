@@ -103,6 +103,12 @@ pub enum Action {
         /// The work.
         job: AssembleJob,
     },
+    /// The result of a validation or an assembly is not wanted any more: begin nothing more of it. It is answered all the
+    /// same, with [`NotReady::Cancelled`](causeway_consensus::NotReady::Cancelled) unless it was done before.
+    Cancel {
+        /// The job, which may have been answered by now.
+        ticket: Ticket,
+    },
     /// Read the coins of transactions and check them. Answered by one [`Event::Checked`](super::Event::Checked).
     Check {
         /// Its name.

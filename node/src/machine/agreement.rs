@@ -84,6 +84,7 @@ impl Node {
                 self.perform(now, step)?;
             }
             self.judge_held(now);
+            self.judge_again();
             if self.inputs.is_empty() {
                 return Ok(());
             }
@@ -106,6 +107,7 @@ impl Node {
             Output::StopTimers => self.timers.stop_all(|alarm| matches!(alarm, Alarm::Engine(_))),
             Output::RoundStarted { height, round, proposer, .. } => {
                 self.counts.rounds += 1;
+                self.stop_jobs_before(round);
                 if round > 0 {
                     self.actions.push(Action::Report(Report::Round { height, round, proposer }));
                 }
@@ -195,7 +197,8 @@ impl Node {
         }
         self.timers.stop_all(|alarm| matches!(alarm, Alarm::Propose | Alarm::Judge | Alarm::FetchBody(_)));
         self.final_block = None;
-        self.proposing = None;
+        self.stop_all_jobs();
+        self.stop_sync_job();
         self.committing = Some(Committing { height, connected: Arc::clone(&connected), round, decided_in });
         self.actions.push(Action::Commit { connected, certificate, catching_up });
     }

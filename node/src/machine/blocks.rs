@@ -19,7 +19,7 @@ use causeway_consensus::{ConnectedBlock, InvalidBlock};
 use libp2p::PeerId;
 
 use super::action::{Action, RelayVerdict};
-use super::bodies::{BodyState, Source, Told, Waiting};
+use super::bodies::{BodyState, Job, Source, Told, Waiting};
 use super::event::{GossipId, Now, Ticket, Verdict};
 use super::jobs::{AssembleJob, ValidateJob, block_hash, is_altered};
 use super::report::{Offence, Report};
@@ -61,8 +61,65 @@ enum Content {
 impl Node {
     /// The engine asks for a block.
     pub(super) fn propose(&mut self, now: Now, height: Height, round: u32) {
+        self.stop_proposing();
         self.proposing = Some(Proposing { height, round, ticket: None, content: Content::Mempool });
         self.assemble(now);
+    }
+
+    /// A block of ours that is not ready yet comes too late.
+    fn stop_proposing(&mut self) {
+        if let Some(Proposing { ticket: Some(ticket), .. }) = self.proposing.take() {
+            self.actions.push(Action::Cancel { ticket });
+        }
+    }
+
+    /// A round begins: nobody votes for blocks of earlier ones any more, unless they are proposed again or most have voted
+    /// already. What is being done about them keeps no thread from the blocks of this round.
+    pub(super) fn stop_jobs_before(&mut self, round: u32) {
+        if self.proposing.as_ref().is_some_and(|proposing| proposing.round < round) {
+            self.stop_proposing();
+        }
+        let over: Vec<BlockHash> = self.bodies.judging().into_iter().filter(|hash| self.is_over(*hash)).collect();
+        let jobs = self.bodies.set_aside(|hash| over.contains(hash));
+        jobs.into_iter().for_each(|job| self.stop(job));
+    }
+
+    /// Whether a block's last round has ended, and nothing says that it may be decided.
+    fn is_over(&self, hash: BlockHash) -> bool {
+        let past = self.bodies.get(&hash).is_some_and(|body| body.rounds.last().copied() < self.engine.round());
+        past && !self.may_be_decided(hash)
+    }
+
+    fn may_be_decided(&self, hash: BlockHash) -> bool {
+        self.final_block.as_ref().map(CommitCertificate::block) == Some(hash) || self.engine.has_polka(hash)
+    }
+
+    /// The height is decided.
+    pub(super) fn stop_all_jobs(&mut self) {
+        self.stop_proposing();
+        self.bodies.set_aside(|_| true).into_iter().for_each(|job| self.stop(job));
+    }
+
+    fn stop(&mut self, job: Job) {
+        self.actions.push(Action::Cancel { ticket: job.ticket });
+        self.relay_source(job.source, RelayVerdict::Ignore);
+    }
+
+    /// Has those of the blocks that were set aside judged which are decided after all, or about to be.
+    pub(super) fn judge_again(&mut self) {
+        for hash in self.bodies.aside() {
+            if self.may_be_decided(hash) {
+                self.judge_aside(hash);
+            }
+        }
+    }
+
+    /// Has a block judged that was set aside.
+    fn judge_aside(&mut self, hash: BlockHash) {
+        if let Some(BodyState::SetAside { bytes, peer }) = self.bodies.get(&hash).map(|body| &body.state) {
+            let (bytes, source) = (bytes.clone(), Source { peer: *peer, gossip: None });
+            self.judge(hash, bytes, source);
+        }
     }
 
     /// Assembles the block that was asked for, as soon as the clock permits.
@@ -107,7 +164,12 @@ impl Node {
                 let before = std::mem::replace(&mut body.state, state);
                 body.kept = true;
                 // The same block, if it came from others before: an empty one has nothing of its own.
-                let judging = if let BodyState::Judging { source, .. } = before { Some(source) } else { None };
+                let judging = if let BodyState::Judging { ticket, source, .. } = before {
+                    self.actions.push(Action::Cancel { ticket });
+                    Some(source)
+                } else {
+                    None
+                };
                 for source in judging.into_iter().chain(waiting.map(|waiting| waiting.source)) {
                     self.relay_source(source, RelayVerdict::Accept);
                 }
@@ -123,13 +185,14 @@ impl Node {
                 }
             }
             // The height is over.
-            Verdict::NotReady { .. } | Verdict::Unproven(_) => {}
+            Verdict::NotReady(_) | Verdict::Unproven(_) => {}
         }
     }
 
     /// The engine accepted a proposal: its block, and no other, may be judged.
     pub(super) fn admit(&mut self, now: Now, round: u32, hash: BlockHash, proposer: Address) {
         let waiting = self.admit_body(hash, round, proposer);
+        self.judge_aside(hash);
         let Some(body) = self.bodies.get_mut(&hash) else { return };
         let missing = matches!(body.state, BodyState::Missing);
         match waiting {
@@ -151,7 +214,7 @@ impl Node {
         let may_be_decided = |hash: &BlockHash| last == Some(*hash) || engine.has_polka(*hash);
         let (waiting, dropped) = self.bodies.admit(hash, round, proposer, may_be_decided);
         if let Some(dropped) = dropped {
-            self.relay_source(dropped, RelayVerdict::Ignore);
+            self.stop(dropped);
         }
         waiting
     }
@@ -184,12 +247,19 @@ impl Node {
         }
     }
 
-    /// Has the rules applied to the body of an admitted block.
+    /// Has the rules applied to the body of an admitted block, unless its height is decided or its round over.
     fn judge(&mut self, hash: BlockHash, bytes: Bytes, source: Source) {
-        let ticket = self.ticket();
+        if self.committing.is_some() {
+            return self.relay_source(source, RelayVerdict::Ignore);
+        }
+        let (ticket, is_over) = (self.ticket(), self.is_over(hash));
         let Some(body) = self.bodies.get_mut(&hash) else { return };
-        body.state = BodyState::Judging { ticket, bytes: bytes.clone(), source };
         self.timers.stop(Alarm::FetchBody(hash));
+        if is_over {
+            body.state = BodyState::SetAside { bytes, peer: source.peer };
+            return self.relay_source(source, RelayVerdict::Ignore);
+        }
+        body.state = BodyState::Judging { ticket, bytes: bytes.clone(), source };
         self.actions.push(Action::Validate { ticket, job: ValidateJob { bytes, proof: None } });
     }
 
@@ -225,7 +295,7 @@ impl Node {
                 return self.invalid(hash, rule);
             }
             // The tip has moved, so the height is over.
-            Verdict::NotReady { .. } | Verdict::Unproven(_) => self.relay_source(source, RelayVerdict::Ignore),
+            Verdict::NotReady(_) | Verdict::Unproven(_) => self.relay_source(source, RelayVerdict::Ignore),
         }
         Ok(())
     }

@@ -57,6 +57,8 @@ pub(super) enum BodyState {
     Missing,
     /// It is being judged by the rules.
     Judging { ticket: Ticket, bytes: Bytes, source: Source },
+    /// Its round ended before there was a verdict. It is judged anew if it is proposed again, or decided after all.
+    SetAside { bytes: Bytes, peer: Option<PeerId> },
     /// It breaks no rule.
     Valid { bytes: Bytes, connected: Arc<ConnectedBlock>, told: Told },
     /// It breaks one.
@@ -80,6 +82,13 @@ pub(super) struct Source {
     pub(super) gossip: Option<GossipId>,
 }
 
+/// What judges a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Job {
+    pub(super) ticket: Ticket,
+    pub(super) source: Source,
+}
+
 /// A body whose proposal has not come.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -94,15 +103,15 @@ pub(super) struct Waiting {
 }
 
 impl Bodies {
-    /// Admits the block of an accepted proposal. Returns a body of it that was waiting, and the source of one that had to
-    /// give way; never one that `may_be_decided`.
+    /// Admits the block of an accepted proposal. Returns a body of it that was waiting, and what was being done about one
+    /// that had to give way; never one that `may_be_decided`.
     pub(super) fn admit(
         &mut self,
         hash: BlockHash,
         round: u32,
         proposer: Address,
         may_be_decided: impl Fn(&BlockHash) -> bool,
-    ) -> (Option<Waiting>, Option<Source>) {
+    ) -> (Option<Waiting>, Option<Job>) {
         let waiting = self.waiting.iter().position(|waiting| waiting.hash == hash);
         let waiting = waiting.map(|index| self.waiting.remove(index));
         let full = !self.admitted.contains_key(&hash) && self.admitted.len() >= ADMITTED_MAX;
@@ -119,14 +128,40 @@ impl Bodies {
         (waiting, dropped)
     }
 
-    /// Forgets the block whose last round is the oldest. Returns the source of a body that is being judged.
-    fn forget_oldest(&mut self, may_be_decided: impl Fn(&BlockHash) -> bool) -> Option<Source> {
+    /// Forgets the block whose last round is the oldest. Returns its job if it is being judged.
+    fn forget_oldest(&mut self, may_be_decided: impl Fn(&BlockHash) -> bool) -> Option<Job> {
         let open = self.admitted.iter().filter(|(hash, _)| !may_be_decided(hash));
         let oldest = open.min_by_key(|(_, body)| body.rounds.last().copied()).map(|(hash, _)| *hash);
         match self.admitted.remove(&oldest?)?.state {
-            BodyState::Judging { source, .. } => Some(source),
-            BodyState::Missing | BodyState::Valid { .. } | BodyState::Invalid => None,
+            BodyState::Judging { ticket, source, .. } => Some(Job { ticket, source }),
+            BodyState::Missing | BodyState::SetAside { .. } | BodyState::Valid { .. } | BodyState::Invalid => None,
         }
+    }
+
+    /// Sets aside what is being judged and `is_over`. Returns the jobs.
+    pub(super) fn set_aside(&mut self, is_over: impl Fn(&BlockHash) -> bool) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for (hash, body) in &mut self.admitted {
+            if let BodyState::Judging { ticket, bytes, source } = &body.state
+                && is_over(hash)
+            {
+                jobs.push(Job { ticket: *ticket, source: *source });
+                body.state = BodyState::SetAside { bytes: bytes.clone(), peer: source.peer };
+            }
+        }
+        jobs
+    }
+
+    /// The blocks that are being judged.
+    pub(super) fn judging(&self) -> Vec<BlockHash> {
+        let judging = |body: &&Body| matches!(body.state, BodyState::Judging { .. });
+        self.admitted.iter().filter(|(_, body)| judging(body)).map(|(hash, _)| *hash).collect()
+    }
+
+    /// The blocks that were set aside.
+    pub(super) fn aside(&self) -> Vec<BlockHash> {
+        let aside = |body: &&Body| matches!(body.state, BodyState::SetAside { .. });
+        self.admitted.iter().filter(|(_, body)| aside(body)).map(|(hash, _)| *hash).collect()
     }
 
     pub(super) fn get(&self, hash: &BlockHash) -> Option<&Body> {
@@ -180,14 +215,12 @@ impl Bodies {
         self.waiting.iter().map(|waiting| waiting.bytes.len()).sum()
     }
 
-    /// Leaves only what may stand on the new tip, or above. Returns the sources of bodies that waited in vain.
+    /// Leaves only what may stand on the new tip, or above; nothing is being judged. Returns the sources of bodies that
+    /// waited in vain.
     pub(super) fn start(&mut self, next: Height, tip: BlockHash) -> Vec<Source> {
         self.crowded = false;
-        let judging = std::mem::take(&mut self.admitted).into_values().filter_map(|body| match body.state {
-            BodyState::Judging { source, .. } => Some(source),
-            BodyState::Missing | BodyState::Valid { .. } | BodyState::Invalid => None,
-        });
-        let mut sources: Vec<Source> = judging.collect();
+        self.admitted.clear();
+        let mut sources = Vec::new();
         self.waiting.retain(|waiting| {
             let stays = waiting.height > next || waiting.height == next && waiting.parent == tip;
             if !stays {
@@ -201,7 +234,9 @@ impl Bodies {
     /// Bytes in memory.
     pub(super) fn memory(&self) -> usize {
         let admitted = self.admitted.values().map(|body| match &body.state {
-            BodyState::Judging { bytes, .. } | BodyState::Valid { bytes, .. } => bytes.len(),
+            BodyState::Judging { bytes, .. } | BodyState::SetAside { bytes, .. } | BodyState::Valid { bytes, .. } => {
+                bytes.len()
+            }
             BodyState::Missing | BodyState::Invalid => 0,
         });
         admitted.sum::<usize>() + self.waiting_bytes()
@@ -214,7 +249,7 @@ impl Body {
     pub(super) fn bytes(&self) -> Option<&Bytes> {
         match &self.state {
             BodyState::Valid { bytes, .. } => Some(bytes),
-            BodyState::Missing | BodyState::Judging { .. } | BodyState::Invalid => None,
+            BodyState::Missing | BodyState::Judging { .. } | BodyState::SetAside { .. } | BodyState::Invalid => None,
         }
     }
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::{BlockHash, Transaction};
+use bitcoin::Transaction;
 use bytes::Bytes;
 use causeway_chainspec::Height;
 use causeway_consensus::bft::CertificateError;
 use causeway_consensus::peg::evidence::PegIn;
-use causeway_consensus::{ConnectedBlock, InvalidBlock};
+use causeway_consensus::{ConnectedBlock, InvalidBlock, NotReady};
 use libp2p::PeerId;
 
 use super::peg::{BitcoinAnswer, BitcoinOffer};
@@ -107,7 +107,7 @@ pub enum Event {
     Assembled {
         /// The job.
         ticket: Ticket,
-        /// The block; [`Verdict::NotReady`] if the chain has moved on meanwhile.
+        /// The block; [`Verdict::NotReady`] if the chain has moved on meanwhile, or the job was cancelled.
         verdict: Verdict,
     },
     /// Transactions were checked: the answer to [`Action::Check`](super::Action::Check).
@@ -182,9 +182,6 @@ pub enum Verdict {
     Invalid(InvalidBlock),
     /// What was said to make it final does not.
     Unproven(CertificateError),
-    /// It does not stand on the tip that the store has now, whose id this is.
-    NotReady {
-        /// The tip.
-        tip: BlockHash,
-    },
+    /// Nothing: it does not stand on the tip that the store has now, or the job was cancelled.
+    NotReady(NotReady),
 }

@@ -56,7 +56,7 @@ pub(super) fn block_hash(block: &[u8]) -> Option<BlockHash> {
 }
 
 impl ValidateJob {
-    /// Takes the block through the whole pipeline on top of `view`.
+    /// Takes the block through the whole pipeline on top of `view`, until the job of `workers` is cancelled.
     ///
     /// # Errors
     /// Only if the state cannot be read.
@@ -67,6 +67,9 @@ impl ValidateJob {
         workers: &Workers,
         known: &ScriptCache,
     ) -> Result<Verdict, StateFault> {
+        if let Err(not_ready) = workers.still_wanted() {
+            return Ok(Verdict::NotReady(not_ready));
+        }
         if let Some(Err(error)) = self.proof.as_ref().map(|proof| proof.verify(&self.bytes)) {
             return Ok(Verdict::Unproven(error));
         }
@@ -74,15 +77,19 @@ impl ValidateJob {
             Ok(checked) => checked,
             Err(invalid) => return Ok(Verdict::Invalid(invalid)),
         };
+        if let Err(not_ready) = workers.still_wanted() {
+            return Ok(Verdict::NotReady(not_ready));
+        }
         let resolved = match resolve(checked, view) {
             Ok(resolved) => resolved,
             Err(ResolveError::Invalid(invalid)) => return Ok(Verdict::Invalid(invalid)),
-            Err(ResolveError::NotReady(_)) => return Ok(Verdict::NotReady { tip: view.tip().hash() }),
+            Err(ResolveError::NotReady(not_ready)) => return Ok(Verdict::NotReady(not_ready)),
             Err(ResolveError::Fault(fault)) => return Err(fault),
         };
         match connect_block(resolved, workers, Some(known)) {
             Ok(connected) => Ok(Verdict::Valid { bytes: self.bytes, connected: Arc::new(connected) }),
             Err(ConnectError::Invalid(invalid)) => Ok(Verdict::Invalid(invalid)),
+            Err(ConnectError::NotReady(not_ready)) => Ok(Verdict::NotReady(not_ready)),
             Err(ConnectError::Fault(fault)) => Err(fault),
         }
     }
@@ -104,7 +111,7 @@ pub struct AssembleJob {
 }
 
 impl AssembleJob {
-    /// Assembles the block and takes it through the whole pipeline.
+    /// Assembles the block and takes it through the whole pipeline, until the job of `workers` is cancelled.
     ///
     /// # Errors
     /// Only if the state cannot be read.

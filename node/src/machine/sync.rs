@@ -280,6 +280,13 @@ impl Node {
         self.actions.push(Action::Validate { ticket, job });
     }
 
+    /// The block that is being judged is final by other means: its place among what was fetched is given up with its height.
+    pub(super) fn stop_sync_job(&mut self) {
+        if let Some(judging) = self.sync.judging.take() {
+            self.actions.push(Action::Cancel { ticket: judging.ticket });
+        }
+    }
+
     /// A fetched block was judged; `false` if the job was for another reason.
     pub(super) fn sync_validated(&mut self, now: Now, ticket: Ticket, verdict: &Verdict) -> Result<bool, NodeFault> {
         if self.sync.judging.as_ref().is_none_or(|judging| judging.ticket != ticket) {
@@ -294,7 +301,7 @@ impl Node {
                     .is_some_and(|target| target.to_u32() - judging.height.to_u32().min(target.to_u32()) >= FAR_BEHIND);
                 self.commit(Arc::clone(connected), judging.certificate, far);
             }
-            Verdict::Valid { .. } | Verdict::NotReady { .. } => {}
+            Verdict::Valid { .. } | Verdict::NotReady(_) => {}
             Verdict::Invalid(rule) if !is_altered(rule) => {
                 let (height, hash) = (judging.height, judging.certificate.block());
                 return Err(NodeFault::FinalBlockInvalid { height, hash, rule: Box::new(rule.clone()) });

@@ -1,16 +1,17 @@
 //! What works for the node's thread: checks of transactions on a pool of threads, blocks on a second one, commits on a
 //! thread of their own. Every result comes back as an event.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::{Arc, Weak, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use causeway_chainspec::{ChainSpec, Height};
 use causeway_consensus::state::{CoinFlush, Store};
-use causeway_consensus::{ConnectedBlock, ScriptCache, StateFault, Workers};
+use causeway_consensus::{Cancel, ConnectedBlock, ScriptCache, StateFault, Workers};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
@@ -25,8 +26,10 @@ use crate::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response};
 /// Answers with blocks that are read from disk at once.
 const SERVING_MAX: usize = 4;
 
-/// Threads that judge and assemble blocks. Each uses all of [`Workers`].
-const BLOCK_THREADS: usize = 2;
+/// Blocks that are judged and assembled at once, each by a pool of [`Workers`]. At most one of this round, one of sync, our
+/// own, and those that most have voted for are wanted; of the others each holds its threads until the inputs that they
+/// are at are verified, which takes no input more than some seconds. So many rounds do not begin and end in that time.
+const BLOCKS_AT_ONCE: usize = 16;
 
 /// A thread of a pool that has had nothing to do for so long ends. The next job starts another.
 const KEEP_IDLE: Duration = Duration::from_secs(600);
@@ -51,6 +54,8 @@ pub(super) struct Helpers {
     scripts: Arc<ScriptCache>,
     checks: Pool,
     blocks: Pool,
+    /// Of each job of a block that is not done.
+    cancels: BTreeMap<Ticket, Weak<Cancel>>,
     commits: std_mpsc::SyncSender<Commit>,
     serving: Arc<tokio::sync::Semaphore>,
     bitcoin: Option<Arc<dyn AskBitcoin>>,
@@ -87,7 +92,8 @@ impl Helpers {
             workers,
             scripts,
             checks: Pool::new("check", cores.get())?,
-            blocks: Pool::new("block", BLOCK_THREADS)?,
+            blocks: Pool::new("block", BLOCKS_AT_ONCE)?,
+            cancels: BTreeMap::new(),
             commits,
             serving: Arc::new(tokio::sync::Semaphore::new(SERVING_MAX)),
             bitcoin,
@@ -102,18 +108,35 @@ impl Helpers {
         self.commits.send(commit).map_err(|_| RunError::Died)
     }
 
-    pub(super) fn validate(&self, ticket: Ticket, job: ValidateJob) {
+    pub(super) fn validate(&mut self, ticket: Ticket, job: ValidateJob) {
+        let workers = self.workers_for(ticket);
         self.run(&self.blocks, Metrics::validated, move |work| {
-            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts)?;
+            let verdict = job.run(work.spec.params(), &*work.store, &workers, &work.scripts)?;
             Ok(Event::Validated { ticket, verdict })
         });
     }
 
-    pub(super) fn assemble(&self, ticket: Ticket, job: AssembleJob) {
+    pub(super) fn assemble(&mut self, ticket: Ticket, job: AssembleJob) {
+        let workers = self.workers_for(ticket);
         self.run(&self.blocks, Metrics::assembled, move |work| {
-            let verdict = job.run(work.spec.params(), &*work.store, &work.workers, &work.scripts)?;
+            let verdict = job.run(work.spec.params(), &*work.store, &workers, &work.scripts)?;
             Ok(Event::Assembled { ticket, verdict })
         });
+    }
+
+    /// Has a job of a block begin nothing more.
+    pub(super) fn cancel(&mut self, ticket: Ticket) {
+        if let Some(cancel) = self.cancels.remove(&ticket).and_then(|cancel| cancel.upgrade()) {
+            cancel.cancel();
+        }
+    }
+
+    /// The threads that work for a job until it is cancelled.
+    fn workers_for(&mut self, ticket: Ticket) -> Workers {
+        self.cancels.retain(|_, cancel| cancel.strong_count() > 0);
+        let cancel = Arc::new(Cancel::default());
+        self.cancels.insert(ticket, Arc::downgrade(&cancel));
+        self.workers.until(cancel)
     }
 
     pub(super) fn check(&self, ticket: Ticket, job: CheckJob) {
@@ -168,7 +191,6 @@ impl Helpers {
         Work {
             spec: Arc::clone(&self.spec),
             store: Arc::clone(&self.store),
-            workers: Arc::clone(&self.workers),
             scripts: Arc::clone(&self.scripts),
             results: self.results.clone(),
             metrics: self.metrics.clone(),
@@ -180,7 +202,6 @@ impl Helpers {
 struct Work {
     spec: Arc<ChainSpec>,
     store: Arc<Store>,
-    workers: Arc<Workers>,
     scripts: Arc<ScriptCache>,
     results: ToNode,
     metrics: Metrics,
@@ -267,6 +288,9 @@ impl Drop for ToNode {
         }
     }
 }
+
+#[cfg(test)]
+mod slow_blocks;
 
 #[cfg(test)]
 mod tests {

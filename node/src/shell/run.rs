@@ -296,6 +296,7 @@ impl Owner {
             Action::Ban { peer, duration } => self.p2p.ban(peer, duration),
             Action::Validate { ticket, job } => self.helpers.validate(ticket, job),
             Action::Assemble { ticket, job } => self.helpers.assemble(ticket, job),
+            Action::Cancel { ticket } => self.helpers.cancel(ticket),
             Action::Check { ticket, job } => self.helpers.check(ticket, job),
             Action::Commit { connected, certificate, catching_up } => {
                 let flush = if catching_up { CoinFlush::Later } else { CoinFlush::WithBlock };

@@ -31,6 +31,8 @@ pub enum Check {
     Time,
     /// Only blocks that their proposer has proposed are judged.
     Admission,
+    /// Nothing is judged for a round or a height that has ended.
+    StaleJobs,
     /// Only what was checked is sent on.
     RelayAfterCheck,
     /// A gossip message or request gets one answer, in time.
@@ -84,6 +86,7 @@ impl Check {
             Self::Hold => "hold",
             Self::Time => "time",
             Self::Admission => "admission",
+            Self::StaleJobs => "stale-jobs",
             Self::RelayAfterCheck => "relay-after-check",
             Self::OneRelay => "one-relay",
             Self::Evidence => "evidence",

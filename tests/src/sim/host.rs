@@ -1,6 +1,6 @@
 //! One machine.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use causeway_chainspec::{Height, LAST_DERIVED_HEIGHT};
 use causeway_consensus::bft::Address;
 use causeway_consensus::{ChainView, ScriptCache};
-use causeway_node::machine::{Action, Event, GossipId, InboundId, Node, Now, OutboundId, SubmitId};
+use causeway_node::machine::{Action, Event, GossipId, InboundId, Node, Now, OutboundId, SubmitId, Ticket};
 use causeway_node::wire::{FinalBlock, Topic};
 use libp2p::PeerId;
 
@@ -73,6 +73,10 @@ pub(super) struct Life {
     pub(super) asked: BTreeMap<OutboundId, usize>,
     pub(super) submitted: BTreeMap<SubmitId, bitcoin::Txid>,
     pub(super) desk: Desk,
+    /// Proposed blocks that are being judged, and wanted.
+    pub(super) judging: BTreeMap<Ticket, (Height, BlockHash)>,
+    /// Jobs under way whose results are not wanted.
+    pub(super) cancelled: BTreeSet<Ticket>,
     /// Actions until the end.
     pub(super) budget: Option<u64>,
     names: u64,
@@ -135,6 +139,8 @@ impl Life {
             asked: BTreeMap::new(),
             submitted: BTreeMap::new(),
             desk: Desk::default(),
+            judging: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
             budget: None,
             names: 0,
         }

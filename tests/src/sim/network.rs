@@ -312,6 +312,9 @@ impl World {
                 continue;
             }
             self.watch.queues(now, index, height, self.hosts[index].life.as_ref(), peers, members);
+            if let Some(life) = self.hosts[index].life.as_ref().filter(|life| !life.busy) {
+                self.watch.jobs(now, index, life);
+            }
         }
     }
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use bitcoin::hashes::Hash;
 use bytes::Bytes;
 use causeway_chainspec::Height;
 use causeway_consensus::bft::{CommitCertificate, HighWaterMark, LogEntry, Writing};
-use causeway_consensus::{ConnectedBlock, StateFault};
+use causeway_consensus::{ConnectedBlock, NotReady, StateFault};
 use causeway_node::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
 use causeway_node::machine::peg::{BitcoinAnswer, BitcoinQuestion};
-use causeway_node::machine::{Action, Event, RelayVerdict, Report, Ticket};
+use causeway_node::machine::{Action, Event, RelayVerdict, Report, Ticket, Verdict};
 use causeway_node::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response, Topic};
 
 use super::check::Check;
@@ -48,6 +51,12 @@ impl World {
             Action::Ban { peer, duration } => self.ban(index, &peer, duration),
             Action::Validate { ticket, job } => {
                 self.watch.judging(self.now, index, &self.hosts[index], &job);
+                if let Some(life) = self.hosts[index].life.as_mut().filter(|_| job.proof.is_none())
+                    && let (Some(height), Some(header)) =
+                        (life.node.status().height.next(), job.bytes.get(..Header::SIZE))
+                {
+                    life.judging.insert(ticket, (height, BlockHash::hash(header)));
+                }
                 let slow = self.plan.faults.validation;
                 let time = self.rng.between(self.plan.work / 15, self.plan.work + slow);
                 self.start_job(index, ticket, time, Job::Validate(job));
@@ -56,6 +65,12 @@ impl World {
                 let slow = self.plan.faults.validation / 4;
                 let time = self.rng.between(self.plan.work / 15, self.plan.work + slow);
                 self.start_job(index, ticket, time, Job::Assemble(job));
+            }
+            Action::Cancel { ticket } => {
+                if let Some(life) = &mut self.hosts[index].life {
+                    life.judging.remove(&ticket);
+                    life.cancelled.insert(ticket);
+                }
             }
             Action::Check { ticket, job } => {
                 let time = self.rng.between(Duration::from_micros(200), Duration::from_millis(5));
@@ -138,10 +153,18 @@ impl World {
         if !self.is_alive(index, number) {
             return;
         }
+        let host = &mut self.hosts[index];
+        let Some(life) = &mut host.life else { return };
+        life.judging.remove(&ticket);
+        // Every other job had its verdict before it heard that nobody wants it.
+        let too_late = life.cancelled.remove(&ticket) && ticket.0.is_multiple_of(2);
+        let not_ready = || Verdict::NotReady(NotReady::Cancelled);
         let host = &self.hosts[index];
         let Some(life) = &host.life else { return };
         let (params, workers) = (self.spec.params(), &*self.workers);
         let event: Result<Event, StateFault> = match job {
+            Job::Validate(_) if too_late => Ok(Event::Validated { ticket, verdict: not_ready() }),
+            Job::Assemble(_) if too_late => Ok(Event::Assembled { ticket, verdict: not_ready() }),
             Job::Validate(job) => {
                 job.run(params, &host.chain, workers, &life.scripts).map(|verdict| Event::Validated { ticket, verdict })
             }

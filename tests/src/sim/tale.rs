@@ -105,7 +105,7 @@ fn verdict(verdict: &Verdict) -> String {
         Verdict::Valid { connected, .. } => format!("{} valid", short(&connected.tip().hash())),
         Verdict::Invalid(rule) => format!("invalid: {rule}"),
         Verdict::Unproven(error) => format!("unproven: {error}"),
-        Verdict::NotReady { tip } => format!("not ready: the tip is {}", short(tip)),
+        Verdict::NotReady(why) => format!("not ready: {why}"),
     }
 }
 

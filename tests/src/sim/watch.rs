@@ -49,8 +49,8 @@ pub(super) struct Watch {
     precommits: Votes,
     /// The last precommit for a block of each honest validator in a height.
     locks: BTreeMap<(Address, Height), (u32, BlockHash)>,
-    /// Blocks that a proposer of their round has proposed.
-    proposed: BTreeSet<(Height, BlockHash)>,
+    /// Blocks that a proposer of their round has proposed, and the last such round.
+    proposed: BTreeMap<(Height, BlockHash), u32>,
     /// Times of blocks that were on the wire.
     times: BTreeMap<BlockHash, u32>,
     /// Blocks and transactions that each host knows to be valid.
@@ -87,7 +87,7 @@ impl Watch {
             prevotes: Votes::new(),
             precommits: Votes::new(),
             locks: BTreeMap::new(),
-            proposed: BTreeSet::new(),
+            proposed: BTreeMap::new(),
             times: BTreeMap::new(),
             valid: BTreeMap::new(),
             signatures: BTreeMap::new(),
@@ -141,6 +141,20 @@ impl Watch {
         Arc::clone(self.sets.entry(height).or_insert_with(|| Arc::new(schedule.set(height))))
     }
 
+    /// A host's jobs, between two events: none for a block that nobody votes for any more because of its proposal.
+    pub(super) fn jobs(&mut self, now: Duration, index: usize, life: &Life) {
+        let status = life.node.status();
+        for (height, block) in life.judging.values() {
+            let last = self.proposed.get(&(*height, *block));
+            let past = last.is_some_and(|last| *last < status.round) && !self.has_polka(*height, *block);
+            if *height <= status.height || past {
+                let (tip, round) = (status.height, status.round);
+                let what = format!("host {index} judges {block} of height {height} on tip {tip} in round {round}");
+                self.fail(now, Check::StaleJobs, what);
+            }
+        }
+    }
+
     /// Something that anybody put on the wire.
     pub(super) fn wire(&mut self, topic: Topic, bytes: &Bytes) {
         match topic {
@@ -160,7 +174,8 @@ impl Watch {
                         if proposer.address() == proposal.proposer()
                             && signed.signature.verifies(&digest, proposer.key())
                         {
-                            self.proposed.insert((height, proposal.block()));
+                            let last = self.proposed.entry((height, proposal.block())).or_insert(round);
+                            *last = round.max(*last);
                         }
                     }
                     _ => {}
@@ -336,7 +351,7 @@ impl Watch {
         let (Some(hash), Some(height)) = (hash, host.height().next()) else { return };
         // Of what comes back from its own disk, the proposal may never have left it.
         let own = host.disk.has_body(height, hash);
-        if !own && !self.proposed.iter().any(|(_, block)| *block == hash) {
+        if !own && !self.proposed.keys().any(|(_, block)| *block == hash) {
             self.fail(now, Check::Admission, format!("host {index} judges {hash}, which nobody has proposed"));
         }
     }
@@ -455,7 +470,7 @@ impl Watch {
         self.prevotes.retain(|(of, _, _), _| *of >= lowest);
         self.precommits.retain(|(of, _, _), _| *of >= lowest);
         self.locks.retain(|(_, of), _| *of >= lowest);
-        self.proposed.retain(|(of, _)| *of >= lowest);
+        self.proposed.retain(|(of, _), _| *of >= lowest);
         self.certificates.retain(|(of, _, _), _| *of >= lowest);
     }
 
