@@ -208,8 +208,9 @@ impl Node {
         let Some(done) = self.committing.take_if(|committing| committing.height == height) else { return };
         let block = done.connected.block();
         self.tip = Arc::clone(done.connected.tip());
-        self.set = (self.validators)(&self.tip);
-        self.peg_committed(&done.connected);
+        let next_set = (self.validators)(&self.tip);
+        let set = std::mem::replace(&mut self.set, next_set);
+        self.peg_committed(&done.connected, done.round, &set);
         let departed = self.mempool.connected(block, &self.tip, now.unix.as_secs());
         self.intake.departed(&departed);
         self.intake_connected(now, block);

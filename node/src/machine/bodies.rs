@@ -178,6 +178,21 @@ impl Bodies {
         self.admitted.iter().find(|(_, body)| of_job(body)).map(|(hash, _)| *hash)
     }
 
+    /// Who first proposed a block like that in a round before this one, if somebody did. Whether a block is like that is
+    /// known of those that break no rule.
+    pub(super) fn proposed_before(
+        &self,
+        round: u32,
+        is_like_that: impl Fn(&ConnectedBlock) -> bool,
+    ) -> Option<Address> {
+        let like_that = |body: &&Body| match &body.state {
+            BodyState::Valid { connected, .. } => is_like_that(connected),
+            BodyState::Missing | BodyState::Judging { .. } | BodyState::SetAside { .. } | BodyState::Invalid => false,
+        };
+        let before = self.admitted.values().filter(|body| body.rounds.first().is_some_and(|first| *first < round));
+        before.filter(like_that).min_by_key(|body| body.rounds.first().copied()).map(|body| body.proposer)
+    }
+
     /// The blocks whose verdict is held back.
     pub(super) fn held(&self) -> Vec<BlockHash> {
         let held = |body: &&Body| matches!(body.state, BodyState::Valid { told: Told::Held, .. });

@@ -1,6 +1,8 @@
 //! The peg as a validator sees it: what it puts into its blocks, and what its own Bitcoin node says of the blocks of others
 //! (PEG section 7). What the rules say is consensus' business.
 
+mod back_off;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +11,13 @@ use bitcoin::block::Header;
 use bitcoin::{BlockHash, OutPoint, Transaction};
 use causeway_chainspec::{BitcoinHeight, Height, SatPerKvb};
 use causeway_consensus::ConnectedBlock;
+use causeway_consensus::bft::ValidatorSet;
 use causeway_consensus::peg::evidence::FeeRateQuote;
 use causeway_consensus::peg::history::PegEvent;
 use causeway_consensus::peg::proof::InclusionProof;
 use causeway_consensus::peg::propose::{Candidates, HEADERS_MAX};
 use causeway_consensus::peg::state::Quote;
-use causeway_consensus::peg::{PegContext, propose};
+use causeway_consensus::peg::{Evidence, PegContext, propose};
 
 use super::Node;
 use super::action::Action;
@@ -22,6 +25,8 @@ use super::event::{Now, Ticket};
 use super::report::Report;
 use super::timers::Alarm;
 use crate::mempool::PegStatus;
+
+use back_off::BackOff;
 
 /// How long after an answer that speaks against a block Bitcoin is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -84,6 +89,7 @@ impl std::fmt::Display for BitcoinAnswer {
 pub(super) struct Outside {
     pub(super) offer: Option<Arc<BitcoinOffer>>,
     judged: BTreeMap<BlockHash, Judged>,
+    back_off: BackOff,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -95,10 +101,12 @@ enum Judged {
 impl Node {
     /// The peg transaction of our block, if there is something to say.
     pub(super) fn peg_transaction(&mut self, height: Height, round: u32, time: u32) -> Option<Transaction> {
-        // After a round that failed nothing goes in that others might hold: a race of Bitcoin blocks costs one round.
+        // After a round that failed nothing goes in that others might hold: a race of Bitcoin blocks costs one round, and
+        // validators without a Bitcoin node cost few heights one.
+        let may_be_held = round == 0 && !self.outside.back_off.leaves_out(height);
         let offer = self.outside.offer.clone();
         let mut candidates = match &offer {
-            Some(offer) if round == 0 => self.candidates(offer, height, time),
+            Some(offer) if may_be_held => self.candidates(offer, height, time),
             _ => Candidates::default(),
         };
         // Who does not see Bitcoin cannot know which batch waits for a higher fee.
@@ -191,10 +199,18 @@ impl Node {
         // `drain` looks at what is held.
     }
 
-    /// A block has become final: what is known of its height is void.
-    pub(super) fn peg_committed(&mut self, connected: &ConnectedBlock) {
+    /// A block has become final in this round: what is known of its height is void. `set` are the validators of the height.
+    pub(super) fn peg_committed(&mut self, connected: &ConnectedBlock, round: u32, set: &ValidatorSet) {
         self.outside.judged.clear();
         let height = connected.tip().height();
+        if speaks_of_bitcoin(connected) {
+            self.outside.back_off.succeeded();
+        } else if let Some(proposer) = self.bodies.proposed_before(round, speaks_of_bitcoin) {
+            let until = self.outside.back_off.failed(height, proposer, set);
+            if let Some(until) = until.filter(|_| self.engine.address().is_some()) {
+                self.actions.push(Action::Report(Report::BitcoinLeftOut { height, proposer, until }));
+            }
+        }
         for event in connected.peg_events() {
             if let PegEvent::Frozen(why) = event {
                 self.actions.push(Action::Report(Report::PegFrozen { height, why: *why }));
@@ -205,4 +221,9 @@ impl Node {
         let departed = self.mempool.set_peg(status);
         self.intake.departed(&departed);
     }
+}
+
+/// Whether others may hold a block because of its evidence.
+fn speaks_of_bitcoin(connected: &ConnectedBlock) -> bool {
+    connected.evidence().is_some_and(Evidence::speaks_of_bitcoin)
 }

@@ -78,6 +78,15 @@ pub enum Report {
         /// What it says.
         answer: BitcoinAnswer,
     },
+    /// A round failed with what its block said of Bitcoin. This validator's blocks say nothing of it for a while.
+    BitcoinLeftOut {
+        /// The height of that round.
+        height: Height,
+        /// Who proposed the block.
+        proposer: Address,
+        /// The last height that is left out.
+        until: Height,
+    },
     /// The peg froze.
     PegFrozen {
         /// In which block.

@@ -173,6 +173,7 @@ impl Metrics {
             Report::Round { .. }
             | Report::Syncing { .. }
             | Report::Synced { .. }
+            | Report::BitcoinLeftOut { .. }
             | Report::PegFrozen { .. }
             | Report::OwnBlockInvalid { .. } => {}
         }

@@ -33,6 +33,11 @@ pub(super) fn report(report: &Report) {
         Report::HeldByBitcoin { height, hash, answer } => {
             warn!(height = height.to_u32(), %hash, %answer, "no vote yet: this machine's Bitcoin node does not say the same");
         }
+        Report::BitcoinLeftOut { height, proposer, until } => {
+            let (height, until) = (height.to_u32(), until.to_u32());
+            warn!(height, %proposer, until, "a round failed with news of Bitcoin, which this node's blocks leave out for a while: \
+                  ask the validators whether their Bitcoin nodes are up");
+        }
         Report::PegFrozen { height, why } => {
             error!(height = height.to_u32(), %why, "THE PEG IS FROZEN: nothing moves between the chains until people resolve it");
         }

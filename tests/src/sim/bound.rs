@@ -67,9 +67,19 @@ impl World {
         // Into a block, and until that is final here.
         let deep = block * (params.final_depth + 1) + height * 2;
         // A claim that got lost comes again, and all validators but liars have their turn.
-        let credit = deep + CLAIMED_AGAIN + height * u32::try_from(self.plan.powers.len()).expect("few");
+        let turns = u32::try_from(self.plan.powers.len()).expect("few") + self.left_out();
+        let credit = deep + CLAIMED_AGAIN + height * turns;
         let batch = height * params.batch_interval + SIGNING + deep;
         credit + batch * BATCHES
+    }
+
+    /// Heights that some honest validator still leaves out.
+    fn left_out(&self) -> u32 {
+        let left = |host: usize| {
+            let until = self.hosts[host].life.as_ref().and_then(|life| life.left_out);
+            until.map_or(0, |until| until.to_u32().saturating_sub(self.hosts[host].height().to_u32()))
+        };
+        self.honest().map(left).max().unwrap_or(0)
     }
 
     /// Until the last host has what the first has.

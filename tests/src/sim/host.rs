@@ -77,6 +77,8 @@ pub(super) struct Life {
     pub(super) judging: BTreeMap<Ticket, (Height, BlockHash)>,
     /// Jobs under way whose results are not wanted.
     pub(super) cancelled: BTreeSet<Ticket>,
+    /// Its blocks say nothing of Bitcoin up to here.
+    pub(super) left_out: Option<Height>,
     /// Actions until the end.
     pub(super) budget: Option<u64>,
     names: u64,
@@ -141,6 +143,7 @@ impl Life {
             desk: Desk::default(),
             judging: BTreeMap::new(),
             cancelled: BTreeSet::new(),
+            left_out: None,
             budget: None,
             names: 0,
         }

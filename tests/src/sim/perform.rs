@@ -292,6 +292,17 @@ impl World {
         match report {
             Report::Round { height, round, .. } => {
                 self.stats.later_rounds += 1;
+                if honest && !self.healed {
+                    self.failed_heights.insert(height);
+                }
+                let most = self.plan.peg.failed_heights.map_or(usize::MAX, |most| most as usize);
+                if self.failed_heights.len() > most {
+                    let heights = self.failed_heights.iter().map(|height| height.to_u32()).collect::<Vec<_>>();
+                    self.fail(
+                        Check::Liveness,
+                        format!("the first round of more than {most} heights failed: {heights:?}"),
+                    );
+                }
                 if honest && (self.plan.is_smooth() || self.plan.peg.rounds.is_some_and(|most| round > most)) {
                     self.fail(Check::Liveness, format!("host {index}, height {height}: round {round} has begun"));
                 }
@@ -302,6 +313,11 @@ impl World {
                 self.stats.held_by_bitcoin += 1;
                 if honest {
                     self.audit.held(index, hash);
+                }
+            }
+            Report::BitcoinLeftOut { until, .. } => {
+                if let Some(life) = &mut self.hosts[index].life {
+                    life.left_out = Some(until);
                 }
             }
             Report::Withheld { .. } if honest => self.stats.withheld += 1,

@@ -281,6 +281,7 @@ impl Plan {
             Scenario::Peg
             | Scenario::LateHeaders
             | Scenario::DeadBitcoin
+            | Scenario::BlindThird
             | Scenario::BitcoinReorg
             | Scenario::CensoringProposers
             | Scenario::FalseEvidence => self.peg_scene(rng),

@@ -137,6 +137,8 @@ pub struct World {
     pub(super) bitcoin: Bitcoin,
     pub(super) audit: Audit,
     pub(super) stats: Stats,
+    /// Heights that an honest host saw a second round of before the healing.
+    pub(super) failed_heights: BTreeSet<Height>,
     pub(super) over: bool,
     pub(super) listener: Option<Listener>,
 }
@@ -195,6 +197,7 @@ impl World {
             bitcoin,
             audit: Audit::default(),
             stats: Stats::default(),
+            failed_heights: BTreeSet::new(),
             over: false,
             listener: None,
             plan,
@@ -216,6 +219,9 @@ impl World {
         if let Some(every) = world.plan.peg.mining {
             world.after(every, What::Mine);
             world.after(every, What::Deposit);
+        }
+        for host in world.plan.peg.down.clone() {
+            world.hosts[host].bitcoin.end();
         }
         for host in world.plan.peg.failing.clone() {
             let delay = world.rng.between(Duration::ZERO, Duration::from_secs(6));

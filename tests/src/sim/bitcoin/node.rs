@@ -40,6 +40,11 @@ impl BitcoinNode {
         Self { known: bitcoin.chains.keys().copied().collect(), tip: bitcoin.best, state }
     }
 
+    /// Its process ends.
+    pub(in crate::sim) fn end(&mut self) {
+        self.state = NodeState::Down;
+    }
+
     /// Whether it can be relied on.
     pub(super) fn answers(&self) -> bool {
         matches!(self.state, NodeState::Running | NodeState::Stuck)

@@ -26,8 +26,12 @@ pub struct PegPlan {
     pub failing: Vec<usize>,
     /// Hosts without a Bitcoin node.
     pub without: Vec<usize>,
+    /// Hosts whose Bitcoin nodes are down until the network heals.
+    pub down: Vec<usize>,
     /// Rounds of a height that may fail; any number if there is none.
     pub rounds: Option<u32>,
+    /// Heights of which the first round may fail; any number if there is none.
+    pub failed_heights: Option<u32>,
 }
 
 impl PegPlan {
@@ -58,6 +62,7 @@ impl Plan {
                 self.peg.rounds = Some(1);
             }
             Scenario::DeadBitcoin => self.dead_bitcoin(rng),
+            Scenario::BlindThird => self.blind_third(rng),
             Scenario::BitcoinReorg => {
                 self.peg.fork_percent = 40;
                 self.peg.lag = (0..self.hosts()).map(|_| Duration::from_millis(rng.below(2_500))).collect();
@@ -85,6 +90,20 @@ impl Plan {
         if failing < few {
             self.peg.without = vec![(first + failing) % count];
         }
+    }
+
+    /// So many validators are without a Bitcoin node that no block with news of Bitcoin gets through.
+    fn blind_third(&mut self, rng: &mut Rng) {
+        self.powers = vec![1; 4 + rng.index(6)];
+        self.full_nodes = rng.index(2);
+        self.skew_ms = vec![0; self.hosts()];
+        let (count, first) = (self.powers.len(), rng.index(self.powers.len()));
+        let blind = (count - 1) / 3 + 1;
+        self.peg.down = (first..first + blind).map(|host| host % count).collect();
+        self.peg.rounds = Some(1);
+        // The pauses are 1, 2, 4, 8, 16, 32 heights, and then 64; the first may come again until proposers of more than a third
+        // have failed.
+        self.peg.failed_heights = Some(10 + self.heights / 64);
     }
 
     /// All of it at once, among other troubles.

@@ -69,6 +69,8 @@ pub enum Scenario {
     LateHeaders,
     /// Bitcoin nodes end, stop hearing of blocks, and come back.
     DeadBitcoin,
+    /// A third of the validators have no Bitcoin node, for good.
+    BlindThird,
     /// Bitcoin reorganises, less deep than what counts as final.
     BitcoinReorg,
     /// Validators that leave out whatever the peg waits for.
@@ -82,7 +84,7 @@ pub enum Scenario {
 }
 
 /// Every scenario.
-pub const SCENARIOS: [Scenario; 38] = [
+pub const SCENARIOS: [Scenario; 39] = [
     Scenario::Healthy,
     Scenario::Sizes,
     Scenario::Sparse,
@@ -116,6 +118,7 @@ pub const SCENARIOS: [Scenario; 38] = [
     Scenario::Peg,
     Scenario::LateHeaders,
     Scenario::DeadBitcoin,
+    Scenario::BlindThird,
     Scenario::BitcoinReorg,
     Scenario::CensoringProposers,
     Scenario::FalseEvidence,
@@ -160,6 +163,7 @@ impl Scenario {
             Self::Peg => "peg",
             Self::LateHeaders => "late-headers",
             Self::DeadBitcoin => "dead-bitcoin",
+            Self::BlindThird => "blind-third",
             Self::BitcoinReorg => "bitcoin-reorg",
             Self::CensoringProposers => "censoring-proposers",
             Self::FalseEvidence => "false-evidence",
