@@ -39,6 +39,7 @@ impl Site {
             restart: Restart::default(),
             scripts: Arc::new(ScriptCache::new(10)),
             snapshot: Vec::new(),
+            seed: [0; 32],
         });
         let mut site = Self { spec, node, uptime: Duration::from_secs(1) };
         for _ in 0..2 {

@@ -82,7 +82,8 @@ impl Shell {
             runtime: runtime.handle().clone(),
             metrics: Metrics::new(&spec),
         };
-        let (results_to, results) = mpsc::unbounded_channel();
+        let (blocks, results) = mpsc::unbounded_channel();
+        let results_to = ToNode { blocks: blocks.clone(), checks: blocks };
         let (helpers, _) = Helpers::start(parts, results_to).unwrap();
         let mut shell = Self {
             helpers,

@@ -12,7 +12,9 @@ use bitcoin::{Block, OutPoint, TxOut};
 use causeway_chainspec::{ChainSpec, PegScript};
 use causeway_consensus::script::{PreparedTransaction, Verdict};
 use causeway_consensus::state::{CoinFlush, Store, StoreOptions};
-use causeway_consensus::{ChainView, ConnectedBlock, Workers, check_block, connect_block, parse_block, resolve};
+use causeway_consensus::{
+    ChainView, ConnectedBlock, SerializedTransaction, Workers, check_block, connect_block, parse_block, resolve,
+};
 use causeway_tests::chain::MemoryChain;
 use causeway_tests::parent::fund;
 use serde::Serialize;
@@ -278,8 +280,7 @@ fn dearest_input_ms(chain: &MemoryChain, block: &Block) -> Result<f64, Box<dyn s
         if coins.iter().any(|coin| PegScript::of(&coin.script_pubkey).is_some()) {
             continue;
         }
-        let bytes = serialize(transaction);
-        let prepared = PreparedTransaction::new(transaction, &bytes, coins.iter().collect());
+        let prepared = PreparedTransaction::new(SerializedTransaction::of(transaction), coins.iter().collect());
         for input in 0..coins.len() {
             let start = Instant::now();
             let (verdict, _) = prepared.verify_input(input)?;

@@ -86,7 +86,7 @@ pub enum Scenario {
 }
 
 /// Every scenario.
-pub const SCENARIOS: [Scenario; 39] = [
+pub const SCENARIOS: [Scenario; 40] = [
     Scenario::Healthy,
     Scenario::Sizes,
     Scenario::Sparse,

@@ -62,6 +62,7 @@ impl Alone {
             restart: Restart::default(),
             scripts: Arc::new(ScriptCache::new(1_000)),
             snapshot,
+            seed: [0; 32],
         });
         let mut alone = Self {
             bench,

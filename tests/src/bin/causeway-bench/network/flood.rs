@@ -210,7 +210,7 @@ impl Delays {
     fn read(nodes: &Nodes) -> Result<Self, Box<dyn std::error::Error>> {
         let mut all = Self::default();
         for index in 0..VALIDATORS {
-            let text = get(&format!("{}/metrics", nodes.node(index).metrics)).ok_or("metrics")?;
+            let text = get(&nodes.node(index).metrics, "/metrics").ok_or("metrics")?;
             let mut delays = Self::default();
             for line in text.lines() {
                 let Some(class) = line.strip_prefix("causeway_consensus_vote_delay_seconds_bucket{le=\"") else {

@@ -115,7 +115,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>
     let follow = Arc::clone(&plan);
     std::thread::spawn(move || {
         loop {
-            if let Some(height) = get(&format!("{rest}/blocks/tip/height")).and_then(|height| height.parse().ok()) {
+            if let Some(height) = get(&rest, "/blocks/tip/height").and_then(|height| height.parse().ok()) {
                 follow.height.store(height, Ordering::Relaxed);
             }
             std::thread::sleep(HEIGHT_EVERY);
