@@ -289,9 +289,9 @@ impl Node {
         match outcome {
             // The check may have seen a block that this node is about to be told of.
             Outcome::Again(request) if self.committing.is_some() => {
-                return self.intake.early.push((*request, arrival));
+                self.intake.early.push((*request, arrival));
             }
-            Outcome::Again(request) => return self.enqueue(*request, arrival),
+            Outcome::Again(request) => self.enqueue(*request, arrival),
             Outcome::Accepted { txid, .. } => self.accepted(now, &arrival, txid),
             Outcome::Rejected(reject) => self.refuse(now, arrival.transaction, arrival.origin, reject),
         }

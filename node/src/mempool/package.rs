@@ -22,7 +22,7 @@ use super::check::{CheckJob, Checked, CoinRequest, Facts, Subject};
 use super::diagram::{Chunk, is_better};
 use super::feerate::{BtcPerKvb, FeeFraction};
 use super::graph::Graph;
-use super::policy::{MAX_PACKAGE_COUNT, MAX_PACKAGE_WEIGHT, MAX_REPLACED, virtual_size};
+use super::policy::{MAX_PACKAGE_COUNT, MAX_PACKAGE_WEIGHT, MAX_REPLACED, adjusted_weight, virtual_size};
 use super::reject::{CheckError, InsufficientFee, Named, NotYet, PolicyReject, Reject, TooLongChain, TrucViolation};
 use super::replace::{Least, Standing, Terms, leaves_dust, pays_for};
 use super::{Departed, Departure, MAX_LATE, Mempool, truc};
@@ -127,11 +127,11 @@ impl PackageReject {
 }
 
 /// Why transactions do not fit together, or not into the pool. Nobody is at fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Together {
     /// A rule about version 3 (BIP-0431).
     #[error("TRUC-violation, {_0}")]
-    Truc(TrucViolation),
+    Truc(Box<TrucViolation>),
     /// Too many unconfirmed transactions would hang together.
     #[error("too-long-mempool-chain, {_0}")]
     TooLongChain(TooLongChain),
@@ -278,7 +278,13 @@ struct Replacement {
     /// What it evicts pays, together.
     fees: Amount,
     incremental: SatPerKvb,
-    /// The relatives of what it conflicts with, and these, before.
+    /// The clusters that it changes, if they are small enough.
+    clusters: Result<Clusters, Together>,
+}
+
+/// What a package conflicts with, and the relatives of that.
+#[derive(Debug, Clone, Default)]
+struct Clusters {
     before: Vec<Chunk>,
     /// What of them stays.
     after: Vec<Chunk>,
@@ -290,10 +296,10 @@ impl PackageTerms {
         let together = sum(facts);
         self.least.check(together.fee, together.vsize).map_err(|reject| member(child.wtxid)(reject.into()))?;
         // Core asks for the fee first: a package that pays too little is told so.
-        if let Some(replacement) = self.replacement.as_ref().map_err(|together| *together)? {
+        if let Some(replacement) = self.replacement.as_ref().map_err(Together::clone)? {
             replacement.check(child.txid, facts)?;
         }
-        self.families?;
+        self.families.clone()?;
         match self.leaves_dust.and_then(|place| subjects.get(place)) {
             Some(subject) => Err(PackageReject::LeavesDust(subject.named())),
             None => Ok(()),
@@ -312,7 +318,8 @@ impl Replacement {
             return Err(Together::ParentFeerate { package: together.rate(), parent: alone.rate() });
         }
         let new = Chunk::of_pair(chunk(parent.fee, parent.weight), chunk(child.fee, child.weight));
-        if is_better(&[new, self.after.clone()].concat(), &self.before) { Ok(()) } else { Err(Together::Diagram) }
+        let Clusters { before, after } = self.clusters.as_ref().map_err(Together::clone)?;
+        if is_better(&[new, after.clone()].concat(), before) { Ok(()) } else { Err(Together::Diagram) }
     }
 }
 
@@ -407,7 +414,7 @@ impl Mempool {
             // Only who comes alone takes the place of a sibling.
             let parent = standing.parents.first().map(|parent| self.graph.entry(parent).named());
             let sibling = match (sibling.map_err(|reject| member(subject.wtxid)(reject.into()))?, parent) {
-                (Some(_), Some(parent)) => Err(PolicyReject::Truc(TrucViolation::Descendants(parent))),
+                (Some(_), Some(parent)) => Err(PolicyReject::Truc(TrucViolation::Descendants(parent).into())),
                 _ => Ok(()),
             };
             sibling.map_err(|reject| member(subject.wtxid)(reject.into()))?;
@@ -454,26 +461,30 @@ impl Mempool {
             count: MAX_REPLACED + 1,
             max: MAX_REPLACED,
         })?;
+        let fees = replaced.iter().map(|txid| self.graph.entry(txid).fee).sum();
+        let clusters = self.clusters_of(&conflicts, &replaced);
+        Ok((replaced, Replacement { fees, incremental: self.policy.incremental_relay, clusters }))
+    }
+
+    fn clusters_of(&self, conflicts: &BTreeSet<Txid>, replaced: &BTreeSet<Txid>) -> Result<Clusters, Together> {
         let mut clusters = BTreeSet::new();
-        for conflict in &conflicts {
+        for conflict in conflicts {
             clusters.insert(cluster(&self.graph, conflict).ok_or(Together::Cluster { conflict: *conflict })?);
         }
         let as_chunk = |txid: &Txid| {
             let entry = self.graph.entry(txid);
-            chunk(entry.fee, super::policy::adjusted_weight(entry.weight, entry.sigops_cost))
+            chunk(entry.fee, adjusted_weight(entry.weight, entry.sigops_cost))
         };
-        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let mut chunks = Clusters::default();
         for (root, leaf) in &clusters {
             match leaf {
-                Some(leaf) => before.extend(Chunk::of_pair(as_chunk(root), as_chunk(leaf))),
-                None => before.push(as_chunk(root)),
+                Some(leaf) => chunks.before.extend(Chunk::of_pair(as_chunk(root), as_chunk(leaf))),
+                None => chunks.before.push(as_chunk(root)),
             }
             // If the root goes, the leaf goes with it.
-            after.extend((!replaced.contains(root)).then(|| as_chunk(root)));
+            chunks.after.extend((!replaced.contains(root)).then(|| as_chunk(root)));
         }
-        let fees = replaced.iter().map(|txid| self.graph.entry(txid).fee).sum();
-        let incremental = self.policy.incremental_relay;
-        Ok((replaced, Replacement { fees, incremental, before, after }))
+        Ok(chunks)
     }
 
     /// Checks the limits of the graph with all of the package in it.

@@ -309,7 +309,7 @@ pub enum PolicyReject {
     TooLongChain(TooLongChain),
     /// A rule about version 3 (BIP-0431).
     #[error("TRUC-violation, {_0}")]
-    Truc(TrucViolation),
+    Truc(Box<TrucViolation>),
     /// Its feerate is above what its sender permits.
     #[error("max feerate exceeded")]
     MaxFeerate,

@@ -36,7 +36,7 @@ pub(super) fn check_single(
     parents: &BTreeSet<Txid>,
     conflicts: &BTreeSet<Txid>,
 ) -> Result<Option<Txid>, PolicyReject> {
-    let violation = |violation| Err(PolicyReject::Truc(violation));
+    let violation = |violation| Err(PolicyReject::Truc(Box::new(violation)));
     let truc = is_truc(&subject.transaction);
     let tx = subject.named();
     let mut entries = parents.iter().map(|parent| graph.entry(parent));
@@ -62,16 +62,21 @@ pub(super) fn check_single(
 
 /// Checks the transactions of a package against each other and the pool (Core: `PackageTRUCChecks`). Each has passed
 /// [`check_single`].
-pub(super) fn check_package(graph: &Graph, members: &[Member<'_>]) -> Result<(), TrucViolation> {
+pub(super) fn check_package(graph: &Graph, members: &[Member<'_>]) -> Result<(), Box<TrucViolation>> {
     members.iter().enumerate().try_for_each(|(place, member)| check_member(graph, members, place, member))
 }
 
-fn check_member(graph: &Graph, members: &[Member<'_>], place: usize, member: &Member<'_>) -> Result<(), TrucViolation> {
+fn check_member(
+    graph: &Graph,
+    members: &[Member<'_>],
+    place: usize,
+    member: &Member<'_>,
+) -> Result<(), Box<TrucViolation>> {
     let tx = member.subject.named();
     let truc = is_truc(&member.subject.transaction);
     let in_package = || member.package_parents.iter().map(|parent| members[*parent].subject);
     if let Some(parent) = in_package().find(|parent| is_truc(&parent.transaction) != truc) {
-        return Err(versions_differ(truc, tx, parent.named()));
+        return Err(versions_differ(truc, tx, parent.named()).into());
     }
     if !truc {
         return Ok(());
@@ -79,27 +84,27 @@ fn check_member(graph: &Graph, members: &[Member<'_>], place: usize, member: &Me
     let in_pool = member.parents.first().map(|parent| graph.entry(parent));
     let ancestors = in_pool.map_or(0, |parent| parent.ancestors.count);
     if member.parents.len() > 1 || ancestors + member.package_parents.len() > 1 {
-        return Err(TrucViolation::Ancestors(tx));
+        return Err(TrucViolation::Ancestors(tx).into());
     }
     let Some(parent) = in_pool.map(|parent| parent.named()).or_else(|| in_package().next().map(Subject::named)) else {
         return Ok(());
     };
     if member.vsize > TRUC_CHILD_MAX_VSIZE {
-        return Err(TrucViolation::ChildTooBig { tx, vsize: member.vsize, max: TRUC_CHILD_MAX_VSIZE });
+        return Err(TrucViolation::ChildTooBig { tx, vsize: member.vsize, max: TRUC_CHILD_MAX_VSIZE }.into());
     }
     for (_, other) in members.iter().enumerate().filter(|(other, _)| *other != place) {
         let spends =
             |txid: Txid| other.subject.transaction.input.iter().any(|input| input.previous_output.txid == txid);
         if spends(parent.txid) {
-            return Err(TrucViolation::Descendants(parent));
+            return Err(TrucViolation::Descendants(parent).into());
         }
         if spends(tx.txid) {
-            return Err(TrucViolation::Ancestors(other.subject.named()));
+            return Err(TrucViolation::Ancestors(other.subject.named()).into());
         }
     }
     // The other child of a parent in the pool stays: whoever wants its place comes alone.
     match in_pool {
-        Some(in_pool) if !in_pool.children.is_empty() => Err(TrucViolation::Descendants(parent)),
+        Some(in_pool) if !in_pool.children.is_empty() => Err(TrucViolation::Descendants(parent).into()),
         _ => Ok(()),
     }
 }

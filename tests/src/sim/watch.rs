@@ -549,7 +549,7 @@ impl Watch {
         let bounds = [
             ("bytes of bodies", load.body_bytes, bodies),
             ("messages", load.messages, messages),
-            ("transactions", load.transactions, 4_096 + 2 * 64 + 128),
+            ("transactions", load.transactions, 4_096 + 2 * 64 + 128 + 128 + 2 * 16),
             ("fetched blocks", load.fetched_blocks, 8 * 64),
             ("requests", load.requests, 20 * (peers + 1)),
             ("undecided messages", life.heard.len(), 4_096 + 64 + 64 + 8 + 16),

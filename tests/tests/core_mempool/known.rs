@@ -34,7 +34,9 @@ pub(crate) fn why(ours: Option<&str>, core: Option<&str>) -> Option<Known> {
     let feerate = |reason: &str| reason.contains("; new feerate ");
     match (ours, core) {
         (Some(ours), None | Some("replacement-failed")) if feerate(ours) => Some(Known::ReplacementFeerate),
-        (Some(ours), None) if ours.contains("in a cluster of more than 2") => Some(Known::PackageCluster),
+        (Some(ours), core) if ours.contains("in a cluster of more than 2") => {
+            core.is_none_or(|core| core.contains("does not improve feerate diagram")).then_some(Known::PackageCluster)
+        }
         (None, Some(core)) if core.contains("does not improve feerate diagram") || core == "replacement-failed" => {
             Some(Known::ReplacementFeerate)
         }
