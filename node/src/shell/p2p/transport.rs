@@ -30,7 +30,7 @@ pub(super) fn build(
         .boxed())
 }
 
-/// Dials nothing out of reach, whoever asks: Kademlia dials what its peers name.
+/// Dials nothing out of reach, whoever asks: the book holds what peers have named.
 struct Guarded<T> {
     inner: T,
     reach: Reach,
