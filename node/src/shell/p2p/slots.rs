@@ -27,10 +27,18 @@ use crate::wire::Topic;
 /// Connections that are being closed to make room, beyond all bounds meanwhile.
 const LEAVING_MAX: usize = 16;
 
+/// The handshakes that may be under way at once are shared by so many groups at least: eight.
+const PENDING_GROUPS: usize = 8;
+
 /// All slots are taken, and nobody makes room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("all connections that this node may have are taken")]
 pub(super) struct Full;
+
+/// So many of a group of networks are in their handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("as many connections from near {0} are in their handshake as may be")]
+pub(super) struct GroupPending(IpAddr);
 
 /// A connection that has a slot.
 #[derive(Debug)]
@@ -54,6 +62,9 @@ pub(super) struct Slots {
     /// Nobody knows which groups it favours.
     key: [u8; 32],
     taken: HashMap<ConnectionId, Slot>,
+    /// Connections of public addresses in their handshake, by group: whoever is slow there holds up its own.
+    pending: HashMap<ConnectionId, IpAddr>,
+    pending_per_group: usize,
     closing: VecDeque<(PeerId, ConnectionId)>,
 }
 
@@ -69,6 +80,8 @@ impl Slots {
             feeler: None,
             key,
             taken: HashMap::new(),
+            pending: HashMap::new(),
+            pending_per_group: count(limits.pending_inbound).div_ceil(PENDING_GROUPS),
             closing: VecDeque::new(),
         }
     }
@@ -98,6 +111,15 @@ impl Slots {
     /// Slots of one direction, those not counted that become free.
     fn count(&self, direction: Direction) -> usize {
         self.taken.values().filter(|slot| slot.direction == direction && !slot.is_leaving).count()
+    }
+
+    fn begin(&mut self, id: ConnectionId, ip: Option<IpAddr>) -> Result<(), GroupPending> {
+        let Some(group) = ip.and_then(address::group) else { return Ok(()) };
+        if self.pending.values().filter(|pending| **pending == group).count() >= self.pending_per_group {
+            return Err(GroupPending(group));
+        }
+        self.pending.insert(id, group);
+        Ok(())
     }
 
     fn admit_outbound(&self, peer: &PeerId) -> Result<(), Full> {
@@ -139,13 +161,23 @@ impl NetworkBehaviour for Slots {
     type ConnectionHandler = dummy::ConnectionHandler;
     type ToSwarm = Infallible;
 
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.begin(id, address::ip(remote)).map_err(ConnectionDenied::new)
+    }
+
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        id: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.pending.remove(&id);
         self.admit_inbound(&peer).map_err(ConnectionDenied::new)?;
         Ok(dummy::ConnectionHandler)
     }
@@ -170,6 +202,7 @@ impl NetworkBehaviour for Slots {
                 self.established(event.connection_id, event.peer_id, direction, ip, Instant::now());
             }
             FromSwarm::ConnectionClosed(event) => drop(self.taken.remove(&event.connection_id)),
+            FromSwarm::ListenFailure(event) => drop(self.pending.remove(&event.connection_id)),
             _ => {}
         }
     }

@@ -87,6 +87,24 @@ fn those_that_leave_are_few_at_once() {
 }
 
 #[test]
+fn whoever_is_slow_in_its_handshake_holds_up_its_own_network() {
+    let mut slots = slots(|limits| limits.pending_inbound = 64);
+    let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+    let begun = (0..64).filter(|number| slots.begin(id(*number), ip(&format!("66.66.{number}.1"))).is_ok()).count();
+    assert_eq!(begun, 8);
+    assert_eq!(slots.begin(id(100), ip("20.1.1.1")), Ok(()));
+    // One of it fails, another may come; nodes on this machine are not counted.
+    slots.pending.remove(&id(0));
+    assert_eq!(slots.begin(id(101), ip("66.66.99.1")), Ok(()));
+    assert!(slots.begin(id(102), ip("66.66.99.2")).is_err());
+    assert!((200..300).all(|number| slots.begin(id(number), ip("127.0.0.1")).is_ok()));
+    slots
+        .handle_established_inbound_connection(id(101), PeerId::random(), &Multiaddr::empty(), &Multiaddr::empty())
+        .unwrap();
+    assert_eq!(slots.begin(id(102), ip("66.66.99.2")), Ok(()));
+}
+
+#[test]
 fn merits_are_those_of_the_peer() {
     let mut slots = slots(|_| {});
     let (peer, now) = (PeerId::random(), Instant::now());
