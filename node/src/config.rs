@@ -25,7 +25,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::mempool::Policy;
 use crate::rest;
-use keys::{Allowed, KEYS, KeyDoc, SECTIONS};
+use keys::{AddressForm, Allowed, KEYS, KeyDoc, SECTIONS};
 
 /// Most bytes of a settings file.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -89,10 +89,12 @@ pub struct P2pConfig {
     pub listen: Vec<Multiaddr>,
     /// Where others reach this node.
     pub external: Vec<Multiaddr>,
-    /// Whom to ask for peers. Each ends in a peer id.
+    /// Whom to ask for peers. Each ends in a peer id; a name may stand for any.
     pub seeds: Vec<Multiaddr>,
     /// Whom to stay connected to. Each ends in a peer id.
     pub persistent_peers: Vec<Multiaddr>,
+    /// Whom to be connected to and nobody else, if there are any. Each ends in a peer id.
+    pub only: Vec<Multiaddr>,
     /// Most connections.
     pub max_connections: u32,
     /// Most connections of one IP address.
@@ -221,10 +223,11 @@ pub struct LogConfig {
 impl Default for P2pConfig {
     fn default() -> Self {
         Self {
-            listen: vec!["/ip4/0.0.0.0/tcp/29333".parse().expect("a multiaddr")],
+            listen: ["/ip4/0.0.0.0/tcp/29333", "/ip6/::/tcp/29333"].map(|at| at.parse().expect("a multiaddr")).into(),
             external: Vec::new(),
             seeds: Vec::new(),
             persistent_peers: Vec::new(),
+            only: Vec::new(),
             max_connections: 128,
             max_connections_per_address: 8,
             outbound: 12,
@@ -313,8 +316,9 @@ impl BitcoinConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         Self {
-            level: "info,arc_malachitebft_core_consensus=warn,libp2p=warn,libp2p_swarm=warn,libp2p_kad=error,warp=off"
-                .to_owned(),
+            level:
+                "info,arc_malachitebft_core_consensus=warn,libp2p=warn,libp2p_swarm=warn,libp2p_identify=error,warp=off"
+                    .to_owned(),
         }
     }
 }
@@ -351,7 +355,22 @@ impl Config {
                 return Err(ConfigError::NotAllowed { path: path.to_owned(), key, got, allows });
             }
         }
-        Ok(())
+        self.check_only(path)
+    }
+
+    /// Who has only some peers neither looks for others nor tells them where it is.
+    fn check_only(&self, path: &Path) -> Result<(), ConfigError> {
+        let P2pConfig { external, seeds, persistent_peers, only, .. } = &self.p2p;
+        let others = [("external", external), ("seeds", seeds), ("persistent_peers", persistent_peers)];
+        match others.into_iter().find(|(_, list)| !only.is_empty() && !list.is_empty()) {
+            None => Ok(()),
+            Some((name, list)) => Err(ConfigError::NotAllowed {
+                path: path.to_owned(),
+                key: format!("p2p.{name}"),
+                got: format!("{:?}", list.iter().map(ToString::to_string).collect::<Vec<_>>()),
+                allows: "[] where p2p.only names the only peers".to_owned(),
+            }),
+        }
     }
 
     /// The settings as a file with every key and its documentation. It reads back as the same settings: a section that is
@@ -463,17 +482,33 @@ fn refused(doc: &KeyDoc, value: &Value) -> Option<String> {
         (Allowed::Endpoints, Value::Array(list)) if list.is_empty() || list.len() > ENDPOINTS_MAX => shown(),
         // What a relative path means depends on where the node is started.
         (Allowed::File, Value::String(path)) if !Path::new(path).is_absolute() => shown(),
-        (Allowed::Addresses | Allowed::Peers, Value::Array(list)) => {
-            let wrong = list.iter().filter_map(Value::as_str).find(|address| {
-                let address: Option<Multiaddr> = address.parse().ok();
-                let named = address.iter().any(|it| matches!(it.iter().last(), Some(Protocol::P2p(_))));
-                let tcp = address.iter().any(|it| it.iter().any(|part| matches!(part, Protocol::Tcp(_))));
-                !tcp || (matches!(doc.allowed, Allowed::Peers) && !named)
-            });
+        (Allowed::Addresses(form), Value::Array(list)) => {
+            let wrong = list.iter().filter_map(Value::as_str).find(|address| !is_of_form(address, form));
             wrong.map(|address| format!("{address:?}"))
         }
         _ => None,
     }
+}
+
+/// Whether a text is a multiaddress over TCP with what the form asks for, and nothing else.
+fn is_of_form(text: &str, form: AddressForm) -> bool {
+    let Ok(address) = text.parse::<Multiaddr>() else { return false };
+    let mut parts = address.iter();
+    let is_named = match parts.next() {
+        Some(Protocol::Ip4(_) | Protocol::Ip6(_)) => false,
+        Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)) => true,
+        _ => return false,
+    };
+    let is_tcp = matches!(parts.next(), Some(Protocol::Tcp(_)));
+    let peer = parts.next();
+    let has_peer = matches!(peer, Some(Protocol::P2p(_)));
+    let fits = match form {
+        AddressForm::Listen => !is_named,
+        AddressForm::External => true,
+        AddressForm::Seed => is_named || has_peer,
+        AddressForm::Peer => has_peer,
+    };
+    is_tcp && fits && (peer.is_none() || has_peer) && parts.next().is_none()
 }
 
 /// A word that is no level would be taken for the name of a module.

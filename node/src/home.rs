@@ -10,6 +10,7 @@
 //! <home>/data/consensus.log     what a validator must not forget of the current height
 //! <home>/data/follower.log      the same of a node that does not vote: can be lost
 //! <home>/data/evidence/         proofs that validators contradicted themselves
+//! <home>/data/peers.dat         where peers were when the node stopped: can be lost
 //! <home>/data/mempool.dat       transactions that waited when the node stopped: can be lost
 //! <home>/LOCK                   held by the process that runs on the home
 //! ```
@@ -147,6 +148,11 @@ impl Home {
     /// The deposit addresses that were handed out here.
     pub fn deposits(&self) -> PathBuf {
         self.data().join("deposits")
+    }
+
+    /// The address book of the network.
+    pub fn peers(&self) -> PathBuf {
+        self.data().join("peers.dat")
     }
 
     /// The mempool as it was when the node stopped.

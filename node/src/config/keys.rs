@@ -31,10 +31,8 @@ pub enum Allowed {
     Switch,
     /// One of these words.
     Words(&'static [&'static str]),
-    /// Addresses to listen at.
-    Addresses,
-    /// Addresses that end in a peer id.
-    Peers,
+    /// A list of multiaddresses over TCP.
+    Addresses(AddressForm),
     /// An IP address and a port.
     Socket,
     /// Where bitcoinds listen for RPC.
@@ -45,6 +43,37 @@ pub enum Allowed {
     Address,
     /// What to log.
     LogFilter,
+}
+
+/// What a multiaddress must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressForm {
+    /// An IP address of this machine.
+    Listen,
+    /// An IP address or a name.
+    External,
+    /// An IP address and a peer id, or a name, behind which any peer may be.
+    Seed,
+    /// An IP address or a name, and a peer id.
+    Peer,
+}
+
+impl AddressForm {
+    /// The same in words.
+    fn allows(self) -> &'static str {
+        match self {
+            Self::Listen => "a list of multiaddresses over TCP such as \"/ip4/0.0.0.0/tcp/29333\"",
+            Self::External => {
+                "a list of multiaddresses over TCP such as \"/ip4/192.0.2.1/tcp/29333\" or \"/dns4/a.example/tcp/29333\""
+            }
+            Self::Seed => {
+                "a list of multiaddresses with a peer id such as \"/ip4/192.0.2.1/tcp/29333/p2p/12D3..\", or with a name such as \"/dns4/a.example/tcp/29333\""
+            }
+            Self::Peer => {
+                "a list of multiaddresses with a peer id such as \"/ip4/192.0.2.1/tcp/29333/p2p/12D3..\" or \"/dns4/a.example/tcp/29333/p2p/12D3..\""
+            }
+        }
+    }
 }
 
 impl KeyDoc {
@@ -60,10 +89,7 @@ impl KeyDoc {
             Allowed::Number { min, max, unit } => format!("{min} to {max} {unit}"),
             Allowed::Switch => "true or false".to_owned(),
             Allowed::Words(words) => words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" or "),
-            Allowed::Addresses => "a list of multiaddresses over TCP such as \"/ip4/0.0.0.0/tcp/29333\"".to_owned(),
-            Allowed::Peers => {
-                "a list of multiaddresses with a peer id such as \"/ip4/192.0.2.1/tcp/29333/p2p/12D3..\"".to_owned()
-            }
+            Allowed::Addresses(form) => form.allows().to_owned(),
             Allowed::Socket => "an IP address and a port such as \"127.0.0.1:29380\"".to_owned(),
             Allowed::Endpoints => {
                 format!("a list of 1 to {ENDPOINTS_MAX} of IP:port or host:port such as \"127.0.0.1:8332\"")
@@ -104,29 +130,48 @@ pub const KEYS: &[KeyDoc] = &[
     KeyDoc {
         section: "p2p",
         name: "listen",
-        allowed: Allowed::Addresses,
-        meaning: &["Where to listen for peers. With [] nobody can connect to this node: it only connects to others."],
+        allowed: Allowed::Addresses(AddressForm::Listen),
+        meaning: &[
+            "Where to listen for peers; /ip6/:: is left out on a machine without IPv6. With [] nobody can connect to this",
+            "node: it only connects to others.",
+        ],
     },
     KeyDoc {
         section: "p2p",
         name: "external",
-        allowed: Allowed::Addresses,
+        allowed: Allowed::Addresses(AddressForm::External),
         meaning: &[
             "Where others reach this node, if that is another address than it listens at, as behind a router. A wrong",
-            "one sends peers away from this node.",
+            "one sends peers away from this node. A name is looked up every ten minutes.",
         ],
     },
     KeyDoc {
         section: "p2p",
         name: "seeds",
-        allowed: Allowed::Peers,
-        meaning: &["Nodes to ask for more peers at the start. If all of them lie, this node sees only their network."],
+        allowed: Allowed::Addresses(AddressForm::Seed),
+        meaning: &[
+            "Nodes to ask for more peers while there are too few. A name may stand for many nodes, one of which is asked",
+            "each time. If all of them lie at the first start, this node sees only their network; later it knows others.",
+        ],
     },
     KeyDoc {
         section: "p2p",
         name: "persistent_peers",
-        allowed: Allowed::Peers,
-        meaning: &["Nodes to stay connected to, beyond every limit below: the other validators, for a validator."],
+        allowed: Allowed::Addresses(AddressForm::Peer),
+        meaning: &[
+            "Nodes to stay connected to, beyond every limit below: the other validators, for a validator. They are told to",
+            "nobody: a validator among them stays hidden behind this node.",
+        ],
+    },
+    KeyDoc {
+        section: "p2p",
+        name: "only",
+        allowed: Allowed::Addresses(AddressForm::Peer),
+        meaning: &[
+            "If any are named: this node dials and accepts them and nobody else, and tells nobody where it is. For a",
+            "validator behind full nodes of its own (sentries), which have it in their persistent_peers; external, seeds",
+            "and persistent_peers are empty here then, and listen may be []. With few, whoever stops them cuts it off.",
+        ],
     },
     KeyDoc {
         section: "p2p",

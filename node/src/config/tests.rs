@@ -110,6 +110,15 @@ fn what_is_wrong_is_named_in_one_line() {
         ("[p2p]\noutbound = 1\noutbound = 2\n", "line 3, key p2p.outbound", "duplicate key"),
         ("[p2p]\nlisten = [\"/ip4/1.2.3.4/udp/1\"]\n", "key p2p.listen: \"/ip4/1.2.3.4/udp/1\"", "over TCP"),
         ("[p2p]\nseeds = [\"/ip4/1.2.3.4/tcp/1\"]\n", "key p2p.seeds: \"/ip4/1.2.3.4/tcp/1\"", "with a peer id"),
+        ("[p2p]\nlisten = [\"/dns4/a.example/tcp/1\"]\n", "key p2p.listen: \"/dns4/a.example/tcp/1\"", "over TCP"),
+        ("[p2p]\nexternal = [\"/dnsaddr/a.example\"]\n", "key p2p.external: \"/dnsaddr/a.example\"", "/dns4/a.example"),
+        (
+            "[p2p]\npersistent_peers = [\"/dns4/a/tcp/1\"]\n",
+            "key p2p.persistent_peers: \"/dns4/a/tcp/1\"",
+            "with a peer id",
+        ),
+        ("[p2p]\nonly = [\"/ip4/1.2.3.4/tcp/1\"]\n", "key p2p.only: \"/ip4/1.2.3.4/tcp/1\"", "with a peer id"),
+        ("[p2p]\nonly = [\"/p2p-circuit/tcp/1\"]\n", "key p2p.only: \"/p2p-circuit/tcp/1\"", "with a peer id"),
         ("[log]\nlevel = \"verbose\"\n", "key log.level", "error, warn, info"),
         ("[log]\nlevel = \"info,x=verbose\"\n", "key log.level", "error, warn, info"),
         ("[bitcoin]\nendpoints = []\n", "key bitcoin.endpoints: [] is not allowed", "1 to 8 of IP:port"),
@@ -120,6 +129,30 @@ fn what_is_wrong_is_named_in_one_line() {
     for (text, problem, help) in cases {
         let error = error(text);
         assert!(error.contains(problem) && error.contains(help), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn names_stand_where_others_are() {
+    let peer = "12D3KooWD1bhDP87Z8uQWwkEXjGjqsytRV5iMJq5qfjy3av3DDfB";
+    let text = format!(
+        "[p2p]\nexternal = [\"/dns6/a.example/tcp/1\"]\nseeds = [\"/dns4/seed.example/tcp/2\", \"/dns/b/tcp/2/p2p/{peer}\"]\n\
+         persistent_peers = [\"/dns4/c.example/tcp/3/p2p/{peer}\"]\n"
+    );
+    let p2p = read(&text).unwrap().p2p;
+    assert_eq!((p2p.external.len(), p2p.seeds.len(), p2p.persistent_peers.len()), (1, 2, 1));
+}
+
+#[test]
+fn who_has_only_some_peers_has_no_others() {
+    let peer = "/dns4/sentry.example/tcp/29333/p2p/12D3KooWD1bhDP87Z8uQWwkEXjGjqsytRV5iMJq5qfjy3av3DDfB";
+    let mut config = Config::default();
+    config.p2p.only = vec![peer.parse().unwrap()];
+    assert_eq!(read(&config.to_toml()).unwrap(), config);
+    for name in ["external", "seeds", "persistent_peers"] {
+        let error = error(&format!("[p2p]\nonly = [{peer:?}]\n{name} = [{peer:?}]\n"));
+        assert!(error.contains(&format!("key p2p.{name}: ")) && error.contains("p2p.only"), "{error}");
+        assert!(read(&format!("[p2p]\nonly = []\n{name} = [{peer:?}]\n")).is_ok());
     }
 }
 

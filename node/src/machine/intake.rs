@@ -1,5 +1,6 @@
 //! The way of a transaction into the mempool: how many are checked at once, who waits, and who is told.
 
+mod orphans;
 mod packages;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,6 +24,7 @@ use super::timers::Alarm;
 use crate::mempool::snapshot::SnapshotEntry;
 use crate::mempool::{Checked, CoinRequest, Departed, Departure, NotYet, Outcome, PolicyReject, Reject};
 use crate::wire::{TRANSACTIONS_MAX, Topic, decode_transactions, encode_transaction, encode_transactions};
+use orphans::{Orphan, Orphans};
 
 /// Jobs of checks that run at once, and the transactions of one. To wake a thread costs about as much as to check a
 /// signature: while [`SMALL_JOBS`] run, a job starts only when it is full, and transactions gather for the next.
@@ -46,11 +48,6 @@ const QUEUE_BYTES_MAX: usize = 32 << 20;
 
 /// Transactions handed in here that have no verdict yet, also of clients that have gone. More are turned away.
 const HERE_MAX: usize = 256;
-
-/// Transactions that wait for a parent, the most bytes of one, and how long.
-const ORPHANS_MAX: usize = 128;
-const ORPHAN_BYTES_MAX: usize = 100_000;
-const ORPHAN_FOR: Duration = Duration::from_secs(60);
 
 /// Transactions of an earlier run that are looked at with one event.
 const SNAPSHOT_AT_ONCE: usize = 256;
@@ -76,8 +73,7 @@ pub(super) struct Intake {
     send_after: Duration,
     /// Checked against a tip that the pool is about to have.
     early: Vec<(CoinRequest, Arrival)>,
-    /// By arrival.
-    orphans: VecDeque<Orphan>,
+    orphans: Orphans,
     packages: Packages,
     /// Of an earlier run, parents first; one at a time, since the next may stand on it.
     snapshot: VecDeque<SnapshotEntry>,
@@ -105,21 +101,13 @@ struct Message {
     invalid: usize,
 }
 
-/// A transaction whose parent is not known.
-#[derive(Debug)]
-struct Orphan {
-    transaction: Arc<Transaction>,
-    missing: Txid,
-    until: Duration,
-}
-
 /// Where a transaction came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     Peer { peer: PeerId, id: GossipId },
     Here { id: SubmitId },
     Snapshot { entered_s: u64 },
-    Orphan,
+    Orphan { peer: PeerId },
 }
 
 impl Intake {
@@ -313,7 +301,7 @@ impl Node {
                 self.intake.own.insert(txid);
                 self.intake.snapshot_running = false;
             }
-            Origin::Orphan => self.publish_with_parents(now, &arrival.transaction),
+            Origin::Orphan { .. } => self.publish_with_parents(now, &arrival.transaction),
         }
         self.adopt(now, |parent| *parent == txid);
     }
@@ -345,16 +333,11 @@ impl Node {
 
     /// Looks again at the orphans of transactions that are here now.
     fn adopt(&mut self, now: Now, is_here: impl Fn(&Txid) -> bool) {
-        let orphans = std::mem::take(&mut self.intake.orphans);
-        let (children, rest): (Vec<_>, Vec<_>) = orphans.into_iter().partition(|orphan| is_here(&orphan.missing));
-        self.intake.orphans = rest.into();
-        for orphan in children {
-            match self.mempool.begin(Arc::clone(&orphan.transaction), now.unix.as_secs()) {
-                Ok(request) => {
-                    let transaction = orphan.transaction;
-                    self.enqueue(request, Arrival { transaction, bytes: 0, origin: Origin::Orphan });
-                }
-                Err(reject) => self.refuse(now, orphan.transaction, Origin::Orphan, reject),
+        for Orphan { transaction, peer, .. } in self.intake.orphans.take(is_here) {
+            let origin = Origin::Orphan { peer };
+            match self.mempool.begin(Arc::clone(&transaction), now.unix.as_secs()) {
+                Ok(request) => self.enqueue(request, Arrival { transaction, bytes: 0, origin }),
+                Err(reject) => self.refuse(now, transaction, origin, reject),
             }
         }
     }
@@ -379,14 +362,14 @@ impl Node {
                 if let Some(missing) = missing
                     && !self.pair(now, Some(peer), &transaction, &missing)
                 {
-                    self.keep_orphan(now, transaction, missing);
+                    self.intake.orphans.keep(now.uptime, peer, transaction, missing);
                 }
             }
-            Origin::Orphan => {
+            Origin::Orphan { peer } => {
                 if let Some(missing) = missing
                     && !self.pair(now, None, &transaction, &missing)
                 {
-                    self.keep_orphan(now, transaction, missing);
+                    self.intake.orphans.keep(now.uptime, peer, transaction, missing);
                 }
             }
             Origin::Here { id } => {
@@ -408,17 +391,6 @@ impl Node {
                 self.intake.snapshot_running = false;
             }
         }
-    }
-
-    fn keep_orphan(&mut self, now: Now, transaction: Arc<Transaction>, missing: Txid) {
-        if transaction.total_size() > ORPHAN_BYTES_MAX {
-            return;
-        }
-        self.intake.orphans.retain(|orphan| orphan.until > now.uptime);
-        if self.intake.orphans.len() >= ORPHANS_MAX {
-            self.intake.orphans.pop_front();
-        }
-        self.intake.orphans.push_back(Orphan { transaction, missing, until: now.uptime + ORPHAN_FOR });
     }
 
     /// The pool stands on a new tip: what was checked too early may go on.

@@ -330,7 +330,11 @@ pub(super) struct ToNode {
 impl ToNode {
     /// Whether the node still runs.
     fn send(&self, result: Result<Event, impl Into<RunError>>) -> bool {
-        let lane = if matches!(result, Ok(Event::Checked { .. } | Event::PackageChecked { .. })) { &self.checks } else { &self.blocks };
+        let lane = if matches!(result, Ok(Event::Checked { .. } | Event::PackageChecked { .. })) {
+            &self.checks
+        } else {
+            &self.blocks
+        };
         lane.send(result.map_err(Into::into)).is_ok()
     }
 }

@@ -26,19 +26,27 @@
 mod address;
 mod behaviour;
 mod book;
+mod book_file;
 mod codec;
+mod evict;
 mod exchange;
+mod families;
 mod gate;
 mod gossip;
 pub mod lanes;
 mod limits;
 mod names;
+mod peer_list;
 mod peers;
+mod resolve;
+mod slots;
 mod swarm;
+mod tables;
 mod transport;
 
 use std::collections::HashSet;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -50,9 +58,11 @@ use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, noise};
 use tokio::sync::{Notify, oneshot};
 
+use self::book_file::Saved;
 use self::lanes::{Bounds, Lane, Laned};
 pub use self::limits::{Limits, Timing};
 use crate::machine::{GossipId, InboundId, OutboundId, RelayVerdict, RequestFailure};
+use crate::shell::reports::log_error;
 use crate::wire::{Request, Response, Topic};
 
 /// Commands that may wait for the swarm.
@@ -77,14 +87,21 @@ pub struct P2pConfig {
     pub identity: Keypair,
     /// The chain. Peers of another one are refused.
     pub chain: ChainId,
-    /// Where to listen: `/ip4/../tcp/..` or `/ip6/../tcp/..`; port 0 is any free one.
+    /// Where to listen: `/ip4/../tcp/..` or `/ip6/../tcp/..`; port 0 is any free one. `/ip6/::` is left out on a machine
+    /// that has no IPv6.
     pub listen: Vec<Multiaddr>,
-    /// Where others reach this node, if that is not where it listens.
+    /// Where others reach this node, if that is not where it listens. These and the next three may have names
+    /// (`/dns/../tcp/..`, `/dns4/..`, `/dns6/..`), which are looked up again from time to time.
     pub external: Vec<Multiaddr>,
     /// Where to find the first peers, with or without `/p2p/..`. Dialled while there are too few peers.
     pub seeds: Vec<Multiaddr>,
     /// Peers to be connected with always, with `/p2p/..`: dialled for ever, and not counted by the limits of connections.
     pub persistent: Vec<Multiaddr>,
+    /// If there are any: the only peers of this node, with `/p2p/..`. They are its persistent peers, nobody else is dialled
+    /// or let in, and nobody is told where it is; `external`, `seeds`, `persistent` and `book` mean nothing then.
+    pub only: Vec<Multiaddr>,
+    /// Where the address book is kept from run to run, if it is.
+    pub book: Option<PathBuf>,
     /// What the network may use.
     pub limits: Limits,
     /// How long it waits for what.
@@ -183,7 +200,9 @@ pub enum P2pError {
         source: io::Error,
     },
     /// An address of another form.
-    #[error("address {address} is not supported: write it as /ip4/<address>/tcp/<port> or /ip6/<address>/tcp/<port>")]
+    #[error(
+        "address {address} is not supported: write it as /ip4/<address>/tcp/<port> or /ip6/<address>/tcp/<port>; where others are, also as /dns4/<name>/tcp/<port> or /dns6/<name>/tcp/<port>"
+    )]
     Address {
         /// The address.
         address: Multiaddr,
@@ -382,18 +401,37 @@ impl P2p {
 /// # Errors
 /// An address cannot be used, or the key cannot.
 pub async fn start(config: P2pConfig, events: lanes::Sender<P2pEvent>) -> Result<(P2p, Vec<Multiaddr>), P2pError> {
+    let config = alone(config);
     let persistent = persistent(&config.persistent)?;
-    for address in config.seeds.iter().chain(&config.external).chain(&config.listen) {
-        if address::socket(address).is_none() {
-            return Err(P2pError::Address { address: address.clone() });
-        }
+    let unsupported = |address: &&Multiaddr| address::socket(address).is_none();
+    let wrong = config.listen.iter().find(unsupported);
+    let wrong = wrong.or_else(|| config.seeds.iter().chain(&config.external).find(|it| !resolve::is_dialable(it)));
+    if let Some(address) = wrong {
+        return Err(P2pError::Address { address: address.clone() });
     }
+    let saved = config.book.as_deref().and_then(|path| last_run(path, config.chain));
+    let saved = saved.unwrap_or_else(|| Saved::fresh(rand::random()));
     let (commands, receiver) = lanes::channel(COMMANDS);
     let shared = Arc::new(Shared::default());
-    let mut task = swarm::Task::new(&config, persistent, receiver, events, Arc::clone(&shared))?;
+    let mut task = swarm::Task::new(&config, persistent, saved, receiver, events, Arc::clone(&shared))?;
     let bound = task.listen(&config.listen).await?;
     tokio::spawn(task.run());
     Ok((P2p { commands, shared }, bound))
+}
+
+/// A node with only some peers: it has no others, and says nothing of itself.
+fn alone(config: P2pConfig) -> P2pConfig {
+    if config.only.is_empty() {
+        return config;
+    }
+    let persistent = config.only.clone();
+    P2pConfig { persistent, external: Vec::new(), seeds: Vec::new(), book: None, ..config }
+}
+
+/// What the last run knew of peers. Nothing depends on it: if it cannot be had, this node begins afresh and says so.
+fn last_run(path: &Path, chain: ChainId) -> Option<Saved> {
+    let loaded = book_file::load(path, chain);
+    loaded.inspect_err(|error| log_error("no peers are remembered from the last run", error)).ok().flatten()
 }
 
 /// Returns names and addresses of the persistent peers.
@@ -401,7 +439,7 @@ fn persistent(addresses: &[Multiaddr]) -> Result<Vec<(PeerId, Multiaddr)>, P2pEr
     let mut seen = HashSet::new();
     let mut peers = Vec::new();
     for address in addresses.iter().filter(|address| seen.insert(*address)) {
-        if address::socket(address).is_none() {
+        if !resolve::is_dialable(address) {
             return Err(P2pError::Address { address: address.clone() });
         }
         let (address, peer) = address::split(address);

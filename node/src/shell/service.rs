@@ -172,7 +172,7 @@ async fn run(
         None => (None, None),
     };
     let (events, network) = p2p::inbox();
-    let p2p = p2p_threads.spawn(p2p::start(network_config(&config, identity, spec.chain_id()), events));
+    let p2p = p2p_threads.spawn(p2p::start(network_config(&config, &home, identity, spec.chain_id()), events));
     let (p2p, addresses) = p2p.await.map_err(|_| RunError::Died)??;
     for address in &addresses {
         tracing::info!(%address, chain = %spec.chain_id(), "listening for peers");
@@ -391,7 +391,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn network_config(config: &Config, identity: Keypair, chain: ChainId) -> P2pConfig {
+fn network_config(config: &Config, home: &Home, identity: Keypair, chain: ChainId) -> P2pConfig {
     let p2p = &config.p2p;
     let defaults = Limits::default();
     let (max, outbound) = (p2p.max_connections, p2p.outbound.min(p2p.max_connections));
@@ -412,6 +412,8 @@ fn network_config(config: &Config, identity: Keypair, chain: ChainId) -> P2pConf
         external: p2p.external.clone(),
         seeds: p2p.seeds.clone(),
         persistent: p2p.persistent_peers.clone(),
+        only: p2p.only.clone(),
+        book: Some(home.peers()),
         limits,
         timing: Timing::default(),
     }

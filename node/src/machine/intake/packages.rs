@@ -20,7 +20,8 @@ use bytes::Bytes;
 use causeway_chainspec::SatPerKvb;
 use libp2p::PeerId;
 
-use super::{HERE_MAX, ORPHAN_BYTES_MAX, ORPHAN_FOR};
+use super::HERE_MAX;
+use super::orphans::{ORPHAN_BYTES_MAX, ORPHAN_FOR};
 use crate::machine::Node;
 use crate::machine::action::Action;
 use crate::machine::event::{Now, SubmitId, Ticket};
@@ -257,8 +258,7 @@ impl Node {
     /// have been replaced (Core: `GetChildrenFromSamePeer`).
     fn pair_orphans(&mut self, now: Now, parent: &Txid) {
         while self.intake.packages.may_start()
-            && let Some(place) = self.intake.orphans.iter().rposition(|orphan| orphan.missing == *parent)
-            && let Some(orphan) = self.intake.orphans.remove(place)
+            && let Some(orphan) = self.intake.orphans.take_newest(parent)
         {
             if self.begin_pair(now, None, &orphan.transaction, parent) == Pairing::Begun {
                 break;

@@ -30,7 +30,7 @@ fn while_a_fetched_block_is_judged_the_coins_of_the_next_are_read() {
         restart: Restart::default(),
         scripts: Arc::new(ScriptCache::new(10)),
         snapshot: Vec::new(),
-            seed: [0; 32],
+        seed: [0; 32],
     });
     let now = Now { uptime: Duration::from_secs(1), unix: Duration::from_secs(START_S) };
     let peer = PeerId::random();

@@ -1,6 +1,8 @@
 //! What can be read from an address: who is there, how far it reaches, who else is near.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -30,6 +32,11 @@ pub(super) fn socket(address: &Multiaddr) -> Option<(IpAddr, u16)> {
         (None | Some(Protocol::P2p(_)), None) => Some((ip, port)),
         _ => None,
     }
+}
+
+/// Returns the address of this IP address and port.
+pub(super) fn of(ip: IpAddr, port: u16) -> Multiaddr {
+    Multiaddr::from(ip).with(Protocol::Tcp(port))
 }
 
 /// Returns the IP address at the start of an address.
@@ -119,29 +126,48 @@ pub(super) fn group(ip: IpAddr) -> Option<IpAddr> {
     })
 }
 
-/// Which addresses this node dials.
+/// What a name stands for.
+type Sockets = Vec<(IpAddr, u16)>;
+
+/// Which addresses this node dials. All clones know the same.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
     /// Addresses that reach less far belong to other machines' networks, or are traps.
     nearest: Scope,
     /// But these were set by the operator.
-    named: Vec<(IpAddr, u16)>,
+    set: Arc<[(IpAddr, u16)]>,
+    /// And these are behind names that were. As many names as were set, each with what it stood for last.
+    named: Arc<RwLock<HashMap<Multiaddr, Sockets>>>,
 }
 
 impl Reach {
-    /// Dials what reaches at least as far as the nearest of `own`, and what is `named`.
-    pub(super) fn new<'a>(
-        own: impl Iterator<Item = &'a Multiaddr>,
-        named: impl Iterator<Item = &'a Multiaddr>,
-    ) -> Self {
+    /// Dials what reaches at least as far as the nearest of `own`, and what is `set`.
+    pub(super) fn new<'a>(own: impl Iterator<Item = &'a Multiaddr>, set: impl Iterator<Item = &'a Multiaddr>) -> Self {
         let nearest = own.filter_map(|address| scope(ip(address)?)).min().unwrap_or(Scope::Public);
-        Self { nearest, named: named.filter_map(socket).collect() }
+        Self { nearest, set: set.filter_map(socket).collect(), named: Arc::default() }
+    }
+
+    /// Dials also what a name that the operator has set stands for now.
+    pub(super) fn name(&self, name: Multiaddr, stands_for: Sockets) {
+        self.named.write().unwrap_or_else(PoisonError::into_inner).insert(name, stands_for);
+    }
+
+    /// What a name stood for last.
+    pub(super) fn behind(&self, name: &Multiaddr) -> Sockets {
+        self.named.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default()
     }
 
     /// Whether this node dials an address that somebody names.
     pub(super) fn allows(&self, address: &Multiaddr) -> bool {
         let Some((ip, port)) = socket(address) else { return false };
-        port != 0 && (self.named.contains(&(ip, port)) || scope(ip).is_some_and(|scope| scope >= self.nearest))
+        if port == 0 {
+            return false;
+        }
+        let is_named = || {
+            let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
+            named.values().any(|stands_for| stands_for.contains(&(ip, port)))
+        };
+        scope(ip).is_some_and(|scope| scope >= self.nearest) || self.set.contains(&(ip, port)) || is_named()
     }
 }
 

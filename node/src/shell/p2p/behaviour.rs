@@ -4,26 +4,41 @@ use std::collections::HashSet;
 
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::identity::Keypair;
-use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
 use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{PeerId, identify, kad, ping, request_response};
+use libp2p::{PeerId, identify, ping, request_response};
 
 use super::codec::Codec;
 use super::gate::Gate;
 use super::gossip::{self, Lane};
 use super::limits::{Limits, Timing};
 use super::names::{AGENT, Names};
+use super::peer_list::ListCodec;
+use super::slots::Slots;
 use crate::wire::Topic;
 
-/// The parts of the swarm. The first two decide about connections before any other sees them.
+/// Requests for lists of peers that a connection may have open at once.
+const LIST_STREAMS: usize = 2;
+
+/// Who may connect at all.
+#[derive(Clone, Debug)]
+pub(super) struct Company {
+    /// Peers that need no room.
+    pub(super) persistent: HashSet<PeerId>,
+    /// There are no others. This node tells nobody where it is.
+    pub(super) is_only: bool,
+}
+
+/// The parts of the swarm. The first three decide about connections before any other sees them; the third may close one to
+/// make room for another, and no part after it refuses any.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) gate: Gate,
     limits: connection_limits::Behaviour,
+    pub(super) slots: Slots,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
-    pub(super) kad: kad::Behaviour<MemoryStore>,
+    pub(super) lists: request_response::Behaviour<ListCodec>,
     consensus: Lane,
     bodies: Lane,
     transactions: Lane,
@@ -32,28 +47,35 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
-    /// The parts of a node with this identity.
+    /// The parts of a node with this identity. `slots_key` is secret.
     pub(super) fn new(
         identity: &Keypair,
         names: &Names,
         limits: &Limits,
         timing: &Timing,
-        persistent: &HashSet<PeerId>,
+        company: &Company,
+        slots_key: [u8; 32],
     ) -> Self {
-        let local = identity.public().to_peer_id();
+        let Company { persistent, is_only } = company;
         let identify = identify::Config::new(names.identity.clone(), identity.public())
             .with_agent_version(AGENT.to_owned())
+            .with_hide_listen_addrs(*is_only)
             .with_cache_size(0);
         let ping = ping::Config::new().with_interval(timing.ping).with_timeout(timing.ping);
         let requests = request_response::Config::default()
             .with_request_timeout(timing.request)
             .with_max_concurrent_streams(limits.streams);
+        let lists = request_response::Config::default()
+            .with_request_timeout(timing.request)
+            .with_max_concurrent_streams(LIST_STREAMS);
+        let listing = if *is_only { ProtocolSupport::Outbound } else { ProtocolSupport::Full };
         Self {
-            gate: Gate::new(limits.clone(), persistent.clone()),
+            gate: Gate::new(limits.clone(), company.clone()),
             limits: connection_limits(limits, persistent),
+            slots: Slots::new(limits, persistent.clone(), slots_key),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
-            kad: kad(local, names),
+            lists: request_response::Behaviour::new([(names.peer_lists(), listing)], lists),
             consensus: gossip::lane(Topic::Consensus, names, timing),
             bodies: gossip::lane(Topic::Bodies, names, timing),
             transactions: gossip::lane(Topic::Transactions, names, timing),
@@ -80,9 +102,6 @@ impl Behaviour {
 fn connection_limits(limits: &Limits, persistent: &HashSet<PeerId>) -> connection_limits::Behaviour {
     let mut behaviour = connection_limits::Behaviour::new(
         ConnectionLimits::default()
-            .with_max_established(Some(limits.connections))
-            .with_max_established_incoming(Some(limits.inbound))
-            .with_max_established_outgoing(Some(limits.outbound))
             .with_max_established_per_peer(Some(limits.per_peer))
             .with_max_pending_incoming(Some(limits.pending_inbound))
             .with_max_pending_outgoing(Some(limits.pending_outbound)),
@@ -90,25 +109,5 @@ fn connection_limits(limits: &Limits, persistent: &HashSet<PeerId>) -> connectio
     for peer in persistent {
         behaviour.bypass_peer_id(peer);
     }
-    behaviour
-}
-
-/// Kademlia finds peers and does nothing else: it keeps no records of anybody, and routes only to peers that have said who
-/// they are.
-fn kad(local: PeerId, names: &Names) -> kad::Behaviour<MemoryStore> {
-    let mut config = kad::Config::new(names.kad());
-    config
-        .set_kbucket_inserts(kad::BucketInserts::Manual)
-        .set_record_filtering(kad::StoreInserts::FilterBoth)
-        .set_caching(kad::Caching::Disabled)
-        .set_replication_interval(None)
-        .set_publication_interval(None)
-        .set_provider_publication_interval(None)
-        // The swarm looks for peers when it has too few.
-        .set_periodic_bootstrap_interval(None);
-    let nothing =
-        MemoryStoreConfig { max_records: 0, max_value_bytes: 0, max_providers_per_key: 0, max_provided_keys: 0 };
-    let mut behaviour = kad::Behaviour::with_config(local, MemoryStore::with_config(local, nothing), config);
-    behaviour.set_mode(Some(kad::Mode::Server));
     behaviour
 }

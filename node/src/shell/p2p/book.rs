@@ -1,14 +1,18 @@
 //! Known peers and where they are: whom to dial next, and when.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
-use rand::seq::IteratorRandom;
+use rand::rngs::StdRng;
 
-use super::address::{self, Reach};
+use super::address::{self, Reach, Scope};
+use super::book_file::{Saved, SavedPeer};
 use super::limits::Timing;
+use super::resolve;
+use super::tables::{Known, Tables};
 
 /// Addresses that are kept of a peer.
 pub(super) const ADDRESSES_MAX: usize = 4;
@@ -16,14 +20,11 @@ pub(super) const ADDRESSES_MAX: usize = 4;
 /// A peer that never answered is forgotten after this many attempts, one that has answered before after four times as many.
 const ATTEMPTS_MAX: u32 = 4;
 
-/// A known peer.
+/// A persistent peer.
 #[derive(Debug)]
-struct Entry {
-    /// The best first.
+struct Persistent {
+    /// Those of the operator first.
     addresses: Vec<Multiaddr>,
-    persistent: bool,
-    /// It has been a peer of this node.
-    good: bool,
     attempts: Attempts,
 }
 
@@ -31,14 +32,14 @@ struct Entry {
 #[derive(Debug)]
 struct Seed {
     address: Multiaddr,
-    /// Who answers there.
+    /// Who answers there. Behind a name without a peer there may be many.
     peer: Option<PeerId>,
     attempts: Attempts,
 }
 
 /// When something may be tried again.
 #[derive(Debug)]
-struct Attempts {
+pub(super) struct Attempts {
     /// An attempt is under way.
     open: bool,
     failures: u32,
@@ -46,8 +47,14 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn new(now: Instant) -> Self {
+    /// Nothing was tried yet.
+    pub(super) fn new(now: Instant) -> Self {
         Self { open: false, failures: 0, next: now }
+    }
+
+    /// Whether an attempt is under way.
+    pub(super) fn is_open(&self) -> bool {
+        self.open
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -79,41 +86,40 @@ pub(super) struct Dial {
     pub(super) target: Target,
     /// Who should answer, if that is known.
     pub(super) peer: Option<PeerId>,
-    /// Where.
+    /// Where; of what the operator has set, also by name.
     pub(super) addresses: Vec<Multiaddr>,
 }
 
-/// The address book. Bounded; persistent peers are always in it.
+/// The address book. Bounded by its tables; what the operator has set is beside them.
 #[derive(Debug)]
 pub(super) struct Book {
     local: PeerId,
     reach: Reach,
-    max: usize,
     timing: Timing,
-    entries: HashMap<PeerId, Entry>,
+    persistent: HashMap<PeerId, Persistent>,
+    tables: Tables,
+    /// Peers of the last run that are dialled before all others.
+    anchors: Vec<PeerId>,
     seeds: Vec<Seed>,
     open: HashMap<ConnectionId, Target>,
+    rng: StdRng,
 }
 
 impl Book {
-    /// A book with these persistent peers and bootstrap addresses.
+    /// A book with these persistent peers and bootstrap addresses, and what the last run knew.
     pub(super) fn new(
         local: PeerId,
         reach: Reach,
-        max: usize,
         timing: Timing,
-        persistent: &[(PeerId, Multiaddr)],
-        seeds: &[Multiaddr],
+        (persistent, seeds): (&[(PeerId, Multiaddr)], &[Multiaddr]),
+        saved: Saved,
+        rng: StdRng,
         now: Instant,
     ) -> Self {
-        let mut entries: HashMap<PeerId, Entry> = HashMap::new();
+        let mut known: HashMap<PeerId, Persistent> = HashMap::new();
         for (peer, address) in persistent.iter().filter(|(peer, _)| *peer != local) {
-            let entry = entries.entry(*peer).or_insert_with(|| Entry {
-                addresses: Vec::new(),
-                persistent: true,
-                good: false,
-                attempts: Attempts::new(now),
-            });
+            let entry = known.entry(*peer);
+            let entry = entry.or_insert_with(|| Persistent { addresses: Vec::new(), attempts: Attempts::new(now) });
             entry.addresses.push(address.clone());
         }
         let seeds = seeds.iter().map(|address| {
@@ -121,12 +127,38 @@ impl Book {
             Seed { address, peer, attempts: Attempts::new(now) }
         });
         let seeds = seeds.filter(|seed| seed.peer != Some(local)).collect();
-        Self { local, reach, max, timing, entries, seeds, open: HashMap::new() }
+        let (tables, anchors) = (Tables::new(saved.key), Vec::new());
+        let mut book =
+            Self { local, reach, timing, persistent: known, tables, anchors, seeds, open: HashMap::new(), rng };
+        for saved in saved.peers {
+            let addresses = saved.addresses.iter().map(|(ip, port)| address::of(*ip, *port)).collect::<Vec<_>>();
+            let addresses = book.usable(&saved.peer, &addresses);
+            if addresses.is_empty() || saved.peer == local || book.is_persistent(&saved.peer) {
+                continue;
+            }
+            book.tables.restore(saved.peer, addresses, saved.source, saved.is_tried, now);
+            if saved.is_anchor {
+                book.anchors.push(saved.peer);
+            }
+        }
+        book
+    }
+
+    /// What the next run should know. `anchors` are the peers that it dials first.
+    pub(super) fn saved(&self, anchors: &[PeerId]) -> Saved {
+        let peers = self.tables.iter().map(|(peer, known)| SavedPeer {
+            peer: *peer,
+            addresses: known.addresses.iter().filter_map(address::socket).collect(),
+            source: known.source,
+            is_tried: known.is_tried(),
+            is_anchor: anchors.contains(peer),
+        });
+        Saved { key: *self.tables.key(), peers: peers.collect() }
     }
 
     /// Whether this is a persistent peer.
     pub(super) fn is_persistent(&self, peer: &PeerId) -> bool {
-        self.entries.get(peer).is_some_and(|entry| entry.persistent)
+        self.persistent.contains_key(peer)
     }
 
     /// Returns those of the addresses that this node may dial, without the peer, at most [`ADDRESSES_MAX`].
@@ -142,51 +174,90 @@ impl Book {
         usable
     }
 
-    /// Notes where a peer says it is, or others say. The operator's addresses of persistent peers stay.
-    pub(super) fn learn(&mut self, peer: PeerId, addresses: &[Multiaddr], now: Instant) {
+    /// Notes where somebody at `source` says that a peer is.
+    pub(super) fn hear(&mut self, peer: PeerId, addresses: &[Multiaddr], source: IpAddr, now: Instant) {
+        let usable = self.usable(&peer, addresses);
+        if !usable.is_empty() && peer != self.local && !self.is_persistent(&peer) {
+            self.tables.hear(peer, usable, source, now);
+        }
+    }
+
+    /// Notes where a peer at `source` says that it is itself. The operator's addresses of persistent peers stay.
+    pub(super) fn hear_itself(&mut self, peer: PeerId, addresses: &[Multiaddr], source: IpAddr, now: Instant) {
         let usable = self.usable(&peer, addresses);
         if usable.is_empty() || peer == self.local {
             return;
         }
-        if let Some(entry) = self.entries.get_mut(&peer) {
-            for address in usable {
-                if !entry.addresses.contains(&address) && entry.addresses.len() < ADDRESSES_MAX {
-                    entry.addresses.push(address);
+        match self.persistent.get_mut(&peer) {
+            Some(persistent) => {
+                for address in usable {
+                    if !persistent.addresses.contains(&address) && persistent.addresses.len() < ADDRESSES_MAX {
+                        persistent.addresses.push(address);
+                    }
                 }
             }
-        } else if self.entries.len() < self.max || self.forget_one() {
-            let attempts = Attempts::new(now);
-            self.entries.insert(peer, Entry { addresses: usable, persistent: false, good: false, attempts });
+            None => self.tables.hear_itself(peer, usable, source, now),
         }
     }
 
-    /// Makes room, at random among those that never were peers: nobody can push out the good ones by naming many.
-    fn forget_one(&mut self) -> bool {
-        let unproven =
-            self.entries.iter().filter(|(_, entry)| !entry.good && !entry.persistent && !entry.attempts.open);
-        let Some(peer) = unproven.map(|(peer, _)| *peer).choose(&mut rand::rng()) else { return false };
-        self.entries.remove(&peer).is_some()
+    /// Returns at most `count` known peers by chance, to tell one of `scope` about, with those of their addresses that mean
+    /// something there. What the operator has set is told to nobody: a validator behind this node stays hidden.
+    pub(super) fn tell(
+        &mut self,
+        count: usize,
+        scope: Scope,
+        wanted: impl Fn(&PeerId) -> bool,
+    ) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        let reaches =
+            |address: &Multiaddr| address::ip(address).and_then(address::scope).is_some_and(|reached| reached >= scope);
+        let fits = |peer: &PeerId, known: &Known| wanted(peer) && known.addresses.iter().any(reaches);
+        let drawn = self.tables.draw(&mut self.rng, count, fits);
+        let told = drawn.into_iter().filter_map(|peer| {
+            let known = self.tables.get(&peer)?;
+            Some((peer, known.addresses.iter().filter(|address| reaches(address)).cloned().collect()))
+        });
+        told.collect()
     }
 
     /// Returns persistent peers to dial, those excepted which `connected` names.
     pub(super) fn due_persistent(&self, now: Instant, connected: impl Fn(&PeerId) -> bool) -> Vec<Dial> {
-        let due = self.entries.iter().filter(|(_, entry)| entry.persistent && entry.attempts.is_due(now));
-        due.filter(|(peer, _)| !connected(peer)).map(|(peer, entry)| dial(*peer, entry)).collect()
+        let due = self.persistent.iter().filter(|(peer, entry)| entry.attempts.is_due(now) && !connected(peer));
+        due.map(|(peer, entry)| dial(*peer, &entry.addresses)).collect()
     }
 
-    /// Returns at most `count` other peers to dial in an order by chance, whose best address `fits`.
+    /// Returns at most `count` other peers to dial whose best address `fits`: anchors first, then by chance.
     pub(super) fn due(
-        &self,
+        &mut self,
         now: Instant,
         count: usize,
         connected: impl Fn(&PeerId) -> bool,
         fits: impl Fn(&Multiaddr) -> bool,
     ) -> Vec<Dial> {
-        let due = self.entries.iter().filter(|(peer, entry)| {
-            let free = !entry.persistent && entry.attempts.is_due(now) && !connected(peer);
-            free && entry.addresses.first().is_some_and(&fits)
-        });
-        due.map(|(peer, entry)| dial(*peer, entry)).choose_multiple(&mut rand::rng(), count)
+        let due = |peer: &PeerId, known: &Known| {
+            known.attempts.is_due(now) && !connected(peer) && known.addresses.first().is_some_and(&fits)
+        };
+        let anchors = self.anchors.iter().filter(|peer| self.tables.get(peer).is_some_and(|known| due(peer, known)));
+        let mut peers: Vec<_> = anchors.copied().take(count).collect();
+        let left = count - peers.len();
+        let others = self.tables.draw(&mut self.rng, left, |peer, known| !peers.contains(peer) && due(peer, known));
+        peers.extend(others);
+        let dials = peers.iter().filter_map(|peer| self.tables.get(peer).map(|known| dial(*peer, &known.addresses)));
+        dials.collect()
+    }
+
+    /// Returns a peer by chance that was only heard of, to find out whether it is there.
+    pub(super) fn due_new(
+        &mut self,
+        now: Instant,
+        connected: impl Fn(&PeerId) -> bool,
+        fits: impl Fn(&Multiaddr) -> bool,
+    ) -> Option<Dial> {
+        let due = |peer: &PeerId, known: &Known| {
+            let is_free = !known.is_tried() && known.attempts.is_due(now) && !connected(peer);
+            is_free && known.addresses.first().is_some_and(&fits)
+        };
+        let peer = self.tables.draw(&mut self.rng, 1, due).pop()?;
+        self.tables.get(&peer).map(|known| dial(peer, &known.addresses))
     }
 
     /// Returns the bootstrap addresses to dial.
@@ -210,12 +281,20 @@ impl Book {
         self.open.values().filter(free).count()
     }
 
-    /// A dial is under way.
-    pub(super) fn dialling(&mut self, target: Target, connection: ConnectionId) {
-        self.open.insert(connection, target);
+    /// An attempt begins that is no dial yet: its names are looked up.
+    pub(super) fn begins(&mut self, target: Target) {
+        if let Target::Peer(peer) = target {
+            self.anchors.retain(|anchor| *anchor != peer);
+        }
         if let Some(attempts) = self.attempts(target) {
             attempts.open = true;
         }
+    }
+
+    /// A dial is under way.
+    pub(super) fn dialling(&mut self, target: Target, connection: ConnectionId) {
+        self.begins(target);
+        self.open.insert(connection, target);
     }
 
     /// A dial has led to a connection, which may not last.
@@ -223,6 +302,7 @@ impl Book {
         let Some(target) = self.open.remove(&connection) else { return };
         if let Target::Seed(index) = target
             && let Some(seed) = self.seeds.get_mut(index)
+            && resolve::name(&seed.address).is_none()
         {
             seed.peer = Some(peer);
         }
@@ -233,19 +313,26 @@ impl Book {
     /// A dial has failed.
     pub(super) fn failed(&mut self, connection: ConnectionId, now: Instant) {
         if let Some(target) = self.open.remove(&connection) {
-            self.fail(target, now);
+            self.missed(target, now);
         }
     }
 
-    /// A peer has said that it is of this chain and version. `dialled` is where this node reached it.
-    pub(super) fn proven(&mut self, peer: PeerId, dialled: Option<&Multiaddr>) {
-        let Some(entry) = self.entries.get_mut(&peer) else { return };
-        entry.good = true;
-        let Some((address, _)) = dialled.map(address::split) else { return };
-        if !entry.persistent && self.reach.allows(&address) {
-            entry.addresses.retain(|known| *known != address);
-            entry.addresses.insert(0, address);
-            entry.addresses.truncate(ADDRESSES_MAX);
+    /// An attempt led nowhere.
+    pub(super) fn missed(&mut self, target: Target, now: Instant) {
+        if let Target::Peer(peer) = target
+            && let Some(known) = self.tables.get_mut(&peer)
+        {
+            known.miss();
+        }
+        self.fail(target, now);
+    }
+
+    /// A peer that this node reached at `dialled` has said that it is of this chain and version. Who calls by itself proves
+    /// nothing about where it can be reached.
+    pub(super) fn proven(&mut self, peer: PeerId, dialled: &Multiaddr, now: Instant) {
+        let (address, _) = address::split(dialled);
+        if peer != self.local && !self.is_persistent(&peer) && self.reach.allows(&address) {
+            self.tables.reached(peer, &address, now);
         }
     }
 
@@ -253,9 +340,10 @@ impl Book {
     pub(super) fn closed(&mut self, peer: PeerId, lasted: Option<Duration>, now: Instant) {
         let stable = lasted.is_some_and(|lasted| lasted >= self.timing.redial_max);
         let seed = self.seeds.iter_mut().filter(|seed| seed.peer == Some(peer)).map(|seed| &mut seed.attempts);
-        let entry = self.entries.get_mut(&peer).map(|entry| &mut entry.attempts);
+        let persistent = self.persistent.get_mut(&peer).map(|entry| &mut entry.attempts);
+        let known = self.tables.get_mut(&peer).map(|known| &mut known.attempts);
         if stable {
-            for attempts in seed.chain(entry) {
+            for attempts in seed.chain(persistent).chain(known) {
                 *attempts = Attempts { open: attempts.open, ..Attempts::new(now) };
             }
         }
@@ -266,14 +354,15 @@ impl Book {
         for seed in self.seeds.iter_mut().filter(|seed| seed.peer == Some(peer)) {
             seed.attempts.next = until;
         }
-        if !self.is_persistent(&peer) {
-            self.entries.remove(&peer);
-        }
+        self.tables.remove(&peer);
     }
 
     fn attempts(&mut self, target: Target) -> Option<&mut Attempts> {
         match target {
-            Target::Peer(peer) => self.entries.get_mut(&peer).map(|entry| &mut entry.attempts),
+            Target::Peer(peer) => match self.persistent.get_mut(&peer) {
+                Some(persistent) => Some(&mut persistent.attempts),
+                None => self.tables.get_mut(&peer).map(|known| &mut known.attempts),
+            },
             Target::Seed(index) => self.seeds.get_mut(index).map(|seed| &mut seed.attempts),
         }
     }
@@ -289,18 +378,16 @@ impl Book {
         attempts.fail(now, min, max);
         let failures = attempts.failures;
         if let Target::Peer(peer) = target
-            && self
-                .entries
-                .get(&peer)
-                .is_some_and(|entry| !entry.persistent && failures >= ATTEMPTS_MAX * if entry.good { 4 } else { 1 })
+            && let Some(known) = self.tables.get(&peer)
+            && failures >= ATTEMPTS_MAX * if known.is_tried() { 4 } else { 1 }
         {
-            self.entries.remove(&peer);
+            self.tables.remove(&peer);
         }
     }
 }
 
-fn dial(peer: PeerId, entry: &Entry) -> Dial {
-    Dial { target: Target::Peer(peer), peer: Some(peer), addresses: entry.addresses.clone() }
+fn dial(peer: PeerId, addresses: &[Multiaddr]) -> Dial {
+    Dial { target: Target::Peer(peer), peer: Some(peer), addresses: addresses.to_vec() }
 }
 
 #[cfg(test)]

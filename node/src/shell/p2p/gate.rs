@@ -1,6 +1,6 @@
-//! Who may connect: bans, connections of one address, outbound connections into one group of addresses.
+//! Who may connect: the list of the only ones, bans, connections of one address, outbound connections into one group of addresses.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -16,6 +16,7 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 
 use super::address::{self, Scope};
+use super::behaviour::Company;
 use super::limits::Limits;
 
 /// Why a connection was refused.
@@ -24,6 +25,9 @@ pub(super) enum Refusal {
     /// The peer is banned.
     #[error("{0} is banned")]
     PeerBanned(PeerId),
+    /// This node has a list of the only peers that it has, and the peer is not on it.
+    #[error("{0} is not in p2p.only")]
+    Stranger(PeerId),
     /// The address is banned.
     #[error("{0} is banned")]
     AddressBanned(IpAddr),
@@ -46,7 +50,7 @@ struct Counted {
 #[derive(Debug)]
 pub(super) struct Gate {
     limits: Limits,
-    persistent: HashSet<PeerId>,
+    company: Company,
     peers: Bans<PeerId>,
     hosts: Bans<IpAddr>,
     connections: HashMap<ConnectionId, Counted>,
@@ -56,12 +60,12 @@ pub(super) struct Gate {
 
 impl Gate {
     /// A gate that lets everybody in, within the limits.
-    pub(super) fn new(limits: Limits, persistent: HashSet<PeerId>) -> Self {
+    pub(super) fn new(limits: Limits, company: Company) -> Self {
         Self {
             peers: Bans::new(limits.bans),
             hosts: Bans::new(limits.bans),
             limits,
-            persistent,
+            company,
             connections: HashMap::new(),
             by_host: HashMap::new(),
             by_group: HashMap::new(),
@@ -98,6 +102,9 @@ impl Gate {
     }
 
     fn check_peer(&self, peer: PeerId) -> Result<(), Refusal> {
+        if self.company.is_only && !self.company.persistent.contains(&peer) {
+            return Err(Refusal::Stranger(peer));
+        }
         if self.peers.contains(&peer, Instant::now()) { Err(Refusal::PeerBanned(peer)) } else { Ok(()) }
     }
 
@@ -139,7 +146,7 @@ impl Gate {
 
     fn outbound(&mut self, id: ConnectionId, peer: PeerId, remote: &Multiaddr) -> Result<(), Refusal> {
         self.check_peer(peer)?;
-        let Some(ip) = address::ip(remote).filter(|_| !self.persistent.contains(&peer)) else { return Ok(()) };
+        let Some(ip) = address::ip(remote).filter(|_| !self.company.persistent.contains(&peer)) else { return Ok(()) };
         let host = loopback_or_host(ip);
         self.check_host(host)?;
         let group = address::group(ip);

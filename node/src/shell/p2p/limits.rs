@@ -9,7 +9,7 @@ use crate::wire::Topic;
 pub struct Limits {
     /// Established connections, persistent peers not counted.
     pub connections: u32,
-    /// Of these, those that others opened.
+    /// Of these, those that others opened. When all are taken, the one with least merit makes room for the next.
     pub inbound: u32,
     /// Of these, those that this node opened.
     pub outbound: u32,
@@ -28,8 +28,6 @@ pub struct Limits {
     pub pending_inbound: u32,
     /// Outbound connections in their handshake.
     pub pending_outbound: u32,
-    /// Peers in the address book.
-    pub book: usize,
     /// Banned peers and, apart from these, banned addresses.
     pub bans: usize,
     /// Bytes of consensus messages that wait for their verdict. One peer may use a quarter of these and of the next two,
@@ -72,7 +70,6 @@ impl Default for Limits {
             per_peer: 2,
             pending_inbound: 64,
             pending_outbound: 32,
-            book: 1_024,
             bans: 4_096,
             consensus_bytes: 8 << 20,
             bodies_bytes: 64 << 20,
@@ -125,6 +122,8 @@ pub struct Timing {
     pub foreign: Duration,
     /// New peers are looked for this often while there are too few.
     pub discovery: Duration,
+    /// While there are enough peers, one that was only heard of is tried this often, and left again.
+    pub feeler: Duration,
     /// A gossip message without a verdict after this long is not sent on.
     pub verdict: Duration,
     /// Gossipsub's heartbeat.
@@ -146,6 +145,7 @@ impl Default for Timing {
             retry_max: Duration::from_secs(3_600),
             foreign: Duration::from_secs(600),
             discovery: Duration::from_secs(30),
+            feeler: Duration::from_secs(120),
             verdict: Duration::from_secs(60),
             heartbeat: Duration::from_secs(1),
             tick: Duration::from_millis(250),

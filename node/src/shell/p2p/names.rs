@@ -47,9 +47,9 @@ impl Names {
         self.protocol("requests")
     }
 
-    /// The protocol of the search for peers.
-    pub(super) fn kad(&self) -> StreamProtocol {
-        self.protocol("kad")
+    /// The protocol of lists of peers.
+    pub(super) fn peer_lists(&self) -> StreamProtocol {
+        self.protocol("peers")
     }
 
     fn protocol(&self, name: &str) -> StreamProtocol {

@@ -44,6 +44,10 @@ pub(super) struct Peer {
     ping: Option<Duration>,
     /// The rate of its requests.
     pub(super) bucket: Bucket,
+    /// The rate at which it says who it is.
+    pub(super) identities: Bucket,
+    /// The rate of its requests for lists of peers.
+    pub(super) lists: Bucket,
     /// Requests to it that are open.
     pub(super) asked: usize,
     /// Requests of it that are open.
@@ -62,6 +66,8 @@ impl Peer {
             held: VecDeque::new(),
             ping: None,
             bucket: Bucket::new(),
+            identities: Bucket::new(),
+            lists: Bucket::new(),
             asked: 0,
             asking: 0,
         }

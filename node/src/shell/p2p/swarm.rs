@@ -1,5 +1,7 @@
 //! The task that runs the swarm.
 
+mod search;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,14 +10,16 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
 use libp2p::gossipsub::{self, MessageAcceptance, PublishError};
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{self, ConnectionId, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, kad};
+use libp2p::{Multiaddr, PeerId, Swarm, identify};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::time::MissedTickBehavior;
 
 use super::address::{self, Reach};
-use super::behaviour::{Behaviour, BehaviourEvent};
-use super::book::{Book, Dial};
+use super::behaviour::{Behaviour, BehaviourEvent, Company};
+use super::book::Book;
+use super::book_file::Saved;
 use super::exchange::Exchange;
 use super::gossip::Verdicts;
 use super::lanes;
@@ -23,10 +27,12 @@ use super::limits::{Limits, Timing};
 use super::names::Names;
 use super::peers::{Peer, Peers, shown};
 use super::{
-    Command, KEPT_EVENTS_MAX, LISTEN_TIMEOUT, P2pConfig, P2pError, P2pEvent, Shared, listen_error, probe, transport,
+    Command, KEPT_EVENTS_MAX, LISTEN_TIMEOUT, P2pConfig, P2pError, P2pEvent, Shared, families, listen_error, probe,
+    resolve, transport,
 };
 use crate::machine::{GossipId, RelayVerdict};
 use crate::wire::Topic;
+use search::Search;
 
 /// Idle connections are kept: peers are few, and gossip may be silent for long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
@@ -37,9 +43,6 @@ const NEGOTIATING_STREAMS_MAX: usize = 32;
 /// Events of a connection that are read in advance. A vote of another connection waits for so many, and one more, of each that
 /// floods; the rest of the flood waits with its sender.
 const EVENTS_IN_ADVANCE: usize = 2;
-
-/// Dials to other than persistent peers that may be under way at once.
-const DIALS_MAX: usize = 4;
 
 /// Failed pings in a row after which a connection is closed.
 const FAILED_PINGS_MAX: u32 = 2;
@@ -60,17 +63,18 @@ pub(super) struct Task {
     commands: lanes::Receiver<Command>,
     events: lanes::Sender<P2pEvent>,
     shared: Arc<Shared>,
-    next_discovery: Instant,
+    search: Search,
 }
 
 impl Task {
-    /// A swarm that does not listen yet.
+    /// A swarm that does not listen yet. `saved` is what the last run knew of peers.
     ///
     /// # Errors
     /// The key cannot be used.
     pub(super) fn new(
         config: &P2pConfig,
         persistent: Vec<(PeerId, Multiaddr)>,
+        saved: Saved,
         commands: lanes::Receiver<Command>,
         events: lanes::Sender<P2pEvent>,
         shared: Arc<Shared>,
@@ -81,30 +85,37 @@ impl Task {
         let reach =
             Reach::new(config.listen.iter().chain(&config.external), config.seeds.iter().chain(&config.persistent));
         let transport = transport::build(identity, reach.clone(), timing.handshake).map_err(P2pError::Key)?;
-        let always = persistent.iter().map(|(peer, _)| *peer).collect();
-        let behaviour = Behaviour::new(identity, &names, limits, timing, &always);
+        let is_only = !config.only.is_empty();
+        let company = Company { persistent: persistent.iter().map(|(peer, _)| *peer).collect(), is_only };
+        let behaviour = Behaviour::new(identity, &names, limits, timing, &company, rand::random());
         let settings = swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(IDLE_TIMEOUT)
             .with_per_connection_event_buffer_size(EVENTS_IN_ADVANCE)
             .with_max_negotiating_inbound_streams(NEGOTIATING_STREAMS_MAX);
         let mut swarm = Swarm::new(transport, behaviour, local, settings);
-        for address in &config.external {
+        for address in config.external.iter().filter(|address| resolve::name(address).is_none()) {
             swarm.add_external_address(address.clone());
         }
         let now = Instant::now();
+        let external = config.external.iter().filter_map(resolve::name);
+        let file = config.book.clone().map(|path| (path, config.chain));
+        let search = Search::new(reach.clone(), external, file, is_only, now);
+        let set = (persistent.as_slice(), config.seeds.as_slice());
+        let book = Book::new(local, reach, timing.clone(), set, saved, StdRng::from_os_rng(), now);
         Ok(Self {
             swarm,
             peers: Peers::new(),
             exchange: Exchange::default(),
-            limits: limits.clone(),
+            // Who has only some peers looks for no others.
+            limits: Limits { outbound_wanted: if is_only { 0 } else { limits.outbound_wanted }, ..limits.clone() },
             timing: timing.clone(),
             names,
             verdicts: Verdicts::new(limits.clone()),
-            book: Book::new(local, reach, limits.book, timing.clone(), &persistent, &config.seeds, now),
+            book,
             commands,
             events,
             shared,
-            next_discovery: now,
+            search,
         })
     }
 
@@ -114,8 +125,9 @@ impl Task {
     /// One of them cannot be listened on.
     pub(super) async fn listen(&mut self, addresses: &[Multiaddr]) -> Result<Vec<Multiaddr>, P2pError> {
         let mut open: HashMap<ListenerId, &Multiaddr> = HashMap::new();
-        probe(addresses)?;
-        for address in addresses {
+        let addresses = families::present(addresses, families::bind);
+        probe(&addresses)?;
+        for address in &addresses {
             let listener =
                 self.swarm.listen_on(address.clone()).map_err(|error| listen_error(address.clone(), error))?;
             open.insert(listener, address);
@@ -158,10 +170,14 @@ impl Task {
                 },
                 () = shared.wake.notified() => {}
                 event = self.swarm.select_next_some(), if has_room => self.on_swarm(event),
+                Some(found) = self.search.lookups.next(), if !self.search.lookups.is_empty() => {
+                    self.on_found(found, Instant::now());
+                }
                 _ = tick.tick() => self.on_tick(),
                 () = events.closed() => break,
             }
         }
+        self.end_search().await;
         // Ports are free and connections closed before the node sees the end of the events.
         drop(self);
         drop(events);
@@ -217,6 +233,9 @@ impl Task {
                         RelayVerdict::Ignore => MessageAcceptance::Ignore,
                         RelayVerdict::Reject => MessageAcceptance::Reject,
                     };
+                    if verdict == RelayVerdict::Accept {
+                        self.swarm.behaviour_mut().slots.useful(&waiting.peer, waiting.topic, Instant::now());
+                    }
                     self.judge(waiting.topic, &waiting.message, waiting.peer, acceptance);
                 }
             }
@@ -259,12 +278,6 @@ impl Task {
         for ip in addresses.iter().filter_map(|connection| address::ip(&connection.address)) {
             gate.ban_address(ip, until);
         }
-        self.forget(peer);
-    }
-
-    /// Disconnects a peer, and names it to nobody.
-    fn forget(&mut self, peer: PeerId) {
-        self.swarm.behaviour_mut().kad.remove_peer(&peer);
         self.disconnect(peer);
     }
 
@@ -308,14 +321,19 @@ impl Task {
             }
             BehaviourEvent::Identify(event) => tracing::trace!(?event, "identify"),
             BehaviourEvent::Ping(event) => {
+                if let Ok(time) = event.result {
+                    self.swarm.behaviour_mut().slots.pinged(event.connection, time);
+                }
                 let Some(peer) = self.peers.get_mut(&event.peer) else { return };
                 if peer.pinged(event.connection, event.result.ok()) >= FAILED_PINGS_MAX {
                     tracing::debug!(peer = %event.peer, "a peer does not answer: the connection is closed");
                     self.swarm.close_connection(event.connection);
                 }
             }
-            BehaviourEvent::Kad(event) => self.on_kad(event, now),
-            BehaviourEvent::Gate(event) | BehaviourEvent::Limits(event) => match event {},
+            BehaviourEvent::Lists(event) => self.on_list(event, now),
+            BehaviourEvent::Gate(event) | BehaviourEvent::Limits(event) | BehaviourEvent::Slots(event) => {
+                match event {}
+            }
         }
     }
 
@@ -358,21 +376,6 @@ impl Task {
         }
     }
 
-    fn on_identified(&mut self, peer: PeerId, info: &identify::Info, now: Instant) {
-        if info.protocol_version != self.names.identity {
-            return self.refuse_foreign(peer, info, now);
-        }
-        let Some(entry) = self.peers.get_mut(&peer) else { return };
-        entry.identified(&info.agent_version);
-        let addresses = self.book.usable(&peer, &info.listen_addrs);
-        self.book.learn(peer, &addresses, now);
-        self.book.proven(peer, entry.dialled());
-        for address in addresses {
-            self.swarm.behaviour_mut().kad.add_address(&peer, address);
-        }
-        self.check_ready(peer, now);
-    }
-
     fn refuse_foreign(&mut self, peer: PeerId, info: &identify::Info, now: Instant) {
         let theirs = shown(&info.protocol_version);
         let ours = &self.names.identity;
@@ -384,7 +387,7 @@ impl Task {
         if !self.book.is_persistent(&peer) {
             self.swarm.behaviour_mut().gate.ban_peer(peer, until);
         }
-        self.forget(peer);
+        self.disconnect(peer);
     }
 
     /// Introduces a peer to the node as soon as all is known of it, and hands over what it sent before.
@@ -392,6 +395,7 @@ impl Task {
         let Some(entry) = self.peers.get_mut(&peer).filter(|entry| entry.becomes_ready()) else { return };
         entry.ready = Some(now);
         let held = std::mem::take(&mut entry.held);
+        self.greet(peer);
         self.emit(P2pEvent::Connected { peer });
         held.into_iter().for_each(|event| self.emit(event));
     }
@@ -416,20 +420,6 @@ impl Task {
         }
     }
 
-    fn on_kad(&mut self, event: kad::Event, now: Instant) {
-        let kad::Event::OutboundQueryProgressed { result: kad::QueryResult::GetClosestPeers(result), .. } = event
-        else {
-            return;
-        };
-        let found = match result {
-            Ok(kad::GetClosestPeersOk { peers, .. }) => peers,
-            Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
-        };
-        for found in found {
-            self.book.learn(found.peer_id, &found.addrs, now);
-        }
-    }
-
     fn on_tick(&mut self) {
         let now = Instant::now();
         let late = self.peers.iter().filter(|(_, peer)| peer.is_late(now, self.timing.identify));
@@ -442,51 +432,6 @@ impl Task {
         }
         self.expire_exchanges(now);
         self.swarm.behaviour_mut().gate.expire(now);
-        self.dial_more(now);
-    }
-
-    fn dial_more(&mut self, now: Instant) {
-        for dial in self.book.due_persistent(now, |peer| self.peers.contains_key(peer)) {
-            self.dial(dial, now);
-        }
-        let outbound =
-            self.peers.iter().filter(|(id, peer)| peer.is_outbound() && !self.book.is_persistent(id)).count();
-        let missing = self.limits.outbound_wanted.saturating_sub(outbound + self.book.open_dials());
-        if missing == 0 {
-            return;
-        }
-        let count = missing.min(DIALS_MAX.saturating_sub(self.book.open_dials()));
-        let gate = &self.swarm.behaviour().gate;
-        let connected = |peer: &PeerId| self.peers.contains_key(peer) || gate.is_banned(peer, now);
-        let fits = |address: &Multiaddr| address::ip(address).is_none_or(|ip| gate.has_room(ip));
-        let mut dials = self.book.due(now, count, connected, fits);
-        if dials.len() < count {
-            dials.extend(self.book.due_seeds(now, connected));
-        }
-        for dial in dials {
-            self.dial(dial, now);
-        }
-        if now >= self.next_discovery && self.peers.values().any(|peer| peer.ready.is_some()) {
-            self.swarm.behaviour_mut().kad.get_closest_peers(PeerId::random());
-            self.next_discovery = now + self.timing.discovery.mul_f64(rand::random_range(0.75..1.25));
-        }
-    }
-
-    fn dial(&mut self, dial: Dial, now: Instant) {
-        let options = match (dial.peer, dial.addresses.first()) {
-            (Some(peer), _) => DialOpts::peer_id(peer)
-                .condition(PeerCondition::DisconnectedAndNotDialing)
-                .addresses(dial.addresses)
-                .allocate_new_port()
-                .build(),
-            (None, Some(address)) => DialOpts::unknown_peer_id().address(address.clone()).allocate_new_port().build(),
-            (None, None) => return,
-        };
-        let connection = options.connection_id();
-        self.book.dialling(dial.target, connection);
-        if let Err(error) = self.swarm.dial(options) {
-            tracing::debug!(peer = ?dial.peer, %error, "cannot dial");
-            self.book.failed(connection, now);
-        }
+        self.search_on(now);
     }
 }

@@ -1,6 +1,7 @@
 //! Nodes on real sockets of this machine.
 
 mod connect;
+mod eclipse;
 mod exchange;
 mod gossip;
 mod hostile;
@@ -51,6 +52,8 @@ fn config(number: u8) -> P2pConfig {
         external: Vec::new(),
         seeds: Vec::new(),
         persistent: Vec::new(),
+        only: Vec::new(),
+        book: None,
         limits: Limits::default(),
         timing: Timing {
             redial_min: Duration::from_millis(50),
@@ -58,6 +61,7 @@ fn config(number: u8) -> P2pConfig {
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_millis(500),
             discovery: Duration::from_millis(200),
+            feeler: Duration::from_millis(200),
             heartbeat: Duration::from_millis(100),
             tick: Duration::from_millis(10),
             ..Timing::default()

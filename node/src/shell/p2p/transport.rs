@@ -41,7 +41,7 @@ pub(super) fn short(stream: tcp::tokio::TcpStream) -> tcp::tokio::TcpStream {
     stream
 }
 
-/// Dials nothing out of reach, whoever asks: Kademlia dials what its peers name.
+/// Dials nothing out of reach, whoever asks: the book holds what peers have named.
 struct Guarded<T> {
     inner: T,
     reach: Reach,

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::*;
@@ -5,7 +6,11 @@ use super::*;
 fn gate(change: impl FnOnce(&mut Limits)) -> Gate {
     let mut limits = Limits::default();
     change(&mut limits);
-    Gate::new(limits, HashSet::new())
+    Gate::new(limits, company([], false))
+}
+
+fn company<const N: usize>(persistent: [PeerId; N], is_only: bool) -> Company {
+    Company { persistent: HashSet::from(persistent), is_only }
 }
 
 fn at(address: &str) -> Multiaddr {
@@ -58,11 +63,21 @@ fn outbound_connections_are_of_many_groups() {
 fn a_persistent_peer_is_not_counted_but_can_be_banned() {
     let peer = PeerId::random();
     let limits = Limits { per_ip: 0, outbound_per_group: 0, ..Limits::default() };
-    let mut gate = Gate::new(limits, HashSet::from([peer]));
+    let mut gate = Gate::new(limits, company([peer], false));
     assert_eq!(gate.outbound(id(1), peer, &at("/ip4/8.8.8.8/tcp/1")), Ok(()));
     assert!(gate.outbound(id(2), PeerId::random(), &at("/ip4/8.8.8.8/tcp/1")).is_err());
     gate.ban_peer(peer, Instant::now() + Duration::from_secs(3_600));
     assert_eq!(gate.outbound(id(1), peer, &at("/ip4/8.8.8.8/tcp/1")), Err(Refusal::PeerBanned(peer)));
+}
+
+#[test]
+fn whoever_is_not_among_the_only_ones_is_refused() {
+    let (sentry, stranger) = (PeerId::random(), PeerId::random());
+    let mut gate = Gate::new(Limits::default(), company([sentry], true));
+    let address = at("/ip4/8.8.8.8/tcp/1");
+    assert_eq!((gate.check_peer(sentry), gate.check_peer(stranger)), (Ok(()), Err(Refusal::Stranger(stranger))));
+    assert_eq!(gate.outbound(id(1), sentry, &address), Ok(()));
+    assert_eq!(gate.outbound(id(2), stranger, &address), Err(Refusal::Stranger(stranger)));
 }
 
 #[test]

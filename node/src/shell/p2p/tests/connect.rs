@@ -55,10 +55,13 @@ async fn a_node_listens_on_one_port_of_both_families() {
 async fn addresses_of_another_form_are_errors() {
     let (sender, _events) = inbox();
     let name: Multiaddr = "/dns4/example.org/tcp/1".parse().unwrap();
-    let seeds = P2pConfig { seeds: vec![name.clone()], ..config(1) };
-    let listen = P2pConfig { listen: vec![name.clone()], ..config(1) };
-    let persistent = P2pConfig { persistent: vec![name], ..config(1) };
-    for config in [seeds, listen, persistent] {
+    let other: Multiaddr = "/dnsaddr/example.org/tcp/1".parse().unwrap();
+    let seeds = P2pConfig { seeds: vec![other.clone()], ..config(1) };
+    let external = P2pConfig { external: vec![other.clone()], ..config(1) };
+    let listen = P2pConfig { listen: vec![name], ..config(1) };
+    let persistent = P2pConfig { persistent: vec![other.clone()], ..config(1) };
+    let only = P2pConfig { only: vec![other], ..config(1) };
+    for config in [seeds, external, listen, persistent, only] {
         assert!(matches!(start(config, sender.clone()).await, Err(P2pError::Address { .. })));
     }
     let nameless = P2pConfig { persistent: vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()], ..config(1) };

@@ -26,7 +26,7 @@ async fn drain(stream: &mut TcpStream) {
 }
 
 /// Lines that the network logs on this thread, as they come.
-fn warnings() -> (tracing::subscriber::DefaultGuard, mpsc::UnboundedReceiver<String>) {
+pub(super) fn warnings() -> (tracing::subscriber::DefaultGuard, mpsc::UnboundedReceiver<String>) {
     struct Lines(mpsc::UnboundedSender<String>);
     impl io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -80,6 +80,11 @@ impl RawBehaviour {
         lane.as_mut().unwrap().publish(Names::new(chain(1)).topic(topic), bytes).unwrap();
     }
 
+    /// Says who it is, without being asked.
+    pub(super) fn push(&mut self, to: PeerId) {
+        self.identify.as_mut().unwrap().push([to]);
+    }
+
     pub(super) fn body_protocols(&self) -> Vec<String> {
         self.bodies.as_ref().unwrap().peer_protocol().map(|(_, kind)| kind.to_string()).collect()
     }
