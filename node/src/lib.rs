@@ -13,6 +13,7 @@
 //! and asks them instead of repeating them.
 
 pub mod assemble;
+mod bucket;
 pub mod cli;
 pub mod config;
 pub mod devnet;

@@ -21,6 +21,7 @@ mod evict;
 mod feerate;
 mod graph;
 pub mod policy;
+mod read;
 pub mod reject;
 mod replace;
 pub mod snapshot;
@@ -31,7 +32,6 @@ use std::sync::Arc;
 
 use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid, Wtxid};
 use causeway_chainspec::{Params, SatPerKvb};
-use causeway_consensus::check::check_transaction;
 use causeway_consensus::coin::is_unspendable;
 use causeway_consensus::script::VerifiedScripts;
 use causeway_consensus::spend::check_lock_time;
@@ -42,6 +42,7 @@ pub use check::{CheckJob, Checked, CoinRequest, TipFacts};
 pub use entry::{Entry, Family};
 pub use feerate::{FeeFraction, fee_at};
 pub use policy::{Limits, Policy};
+pub use read::{Read, Reader};
 pub use reject::{CheckError, Invalid, NotYet, PolicyReject, Reject};
 
 use crate::news::{Change, Entered, News};
@@ -51,7 +52,6 @@ use entry::{asks_for_peg_out, memory};
 use evict::RollingMinimum;
 use graph::Graph;
 use replace::{Place, place};
-use standard::check_form;
 
 /// Checks of one transaction that may come too late before the sender has to send it again.
 const MAX_LATE: u8 = 8;
@@ -60,7 +60,7 @@ const MAX_LATE: u8 = 8;
 #[derive(Debug)]
 pub struct Mempool {
     policy: Policy,
-    params: Params,
+    reader: Arc<Reader>,
     graph: Graph,
     minimum: RollingMinimum,
     tip: TipFacts,
@@ -134,8 +134,8 @@ impl Mempool {
     /// Returns an empty pool on top of a tip. `scripts` remembers what it has verified, for the validation of blocks.
     pub fn new(policy: Policy, params: Params, tip: TipFacts, scripts: Arc<ScriptCache>) -> Self {
         Self {
+            reader: Arc::new(Reader::new(policy.clone(), params)),
             policy,
-            params,
             graph: Graph::default(),
             minimum: RollingMinimum::default(),
             tip,
@@ -163,24 +163,25 @@ impl Mempool {
         entered_s: u64,
         now_s: u64,
     ) -> Result<CoinRequest, Reject> {
-        let transaction: Arc<Transaction> = transaction.into();
-        if transaction.is_coinbase() {
-            return Err(Invalid::Coinbase.into());
-        }
-        let base_size = transaction.base_size();
-        check_transaction(&transaction, base_size, &self.params)?;
-        check_form(&transaction, base_size, &self.policy)?;
+        self.begin_read(self.reader.read(transaction)?, entered_s, now_s)
+    }
+
+    /// Takes a first look at a transaction that was read by [`Mempool::reader`] elsewhere.
+    ///
+    /// # Errors
+    /// As [`Mempool::begin_again`].
+    pub fn begin_read(&self, read: Read, entered_s: u64, now_s: u64) -> Result<CoinRequest, Reject> {
         if now_s.saturating_sub(entered_s) >= self.policy.expiry_s {
             return Err(PolicyReject::Expired.into());
         }
-        let subject = Subject {
-            txid: transaction.compute_txid(),
-            wtxid: transaction.compute_wtxid(),
-            weight: transaction.weight(),
-            transaction,
-            entered_s: entered_s.min(now_s),
-        };
+        let Read { transaction, txid, wtxid, weight } = read;
+        let subject = Subject { transaction, txid, wtxid, weight, entered_s: entered_s.min(now_s) };
         self.request(subject, None, 0, now_s)
+    }
+
+    /// What can say on any thread what a transaction says by itself.
+    pub fn reader(&self) -> &Arc<Reader> {
+        &self.reader
     }
 
     /// What depends on the tip and on the pool, before the coins are known.

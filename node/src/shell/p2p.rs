@@ -14,7 +14,7 @@
 //! - other events wait in line; when [`OUTBOX_MAX`] do, nothing is read from the network until the node takes some.
 //!
 //! When the swarm is slow and [`COMMANDS_MAX`] commands wait: publications, verdicts and answers are dropped with a
-//! warning; a request fails with one [`P2pEvent::Response`]; bans are kept.
+//! warning; a request fails with one [`P2pEvent::Response`]; bans and disconnections are kept.
 //!
 //! What never enters: whether a message is right. The machine says so, and bans.
 
@@ -204,6 +204,7 @@ enum Command {
     Request { peer: PeerId, id: OutboundId, request: Request },
     Respond { id: InboundId, response: Response },
     Ban { peer: PeerId, duration: Duration },
+    HangUp { peer: PeerId },
     Peers { reply: oneshot::Sender<Vec<PeerInfo>> },
 }
 
@@ -213,6 +214,7 @@ struct Overflow {
     /// As long as the node's own list of open requests at most.
     requests: Vec<(PeerId, OutboundId)>,
     bans: Vec<(PeerId, Duration)>,
+    hang_ups: Vec<PeerId>,
 }
 
 /// What all handles and the swarm share.
@@ -292,6 +294,11 @@ impl P2p {
         self.send(Command::Ban { peer, duration });
     }
 
+    /// Disconnects a peer, which may come back.
+    pub fn hang_up(&self, peer: PeerId) {
+        self.send(Command::HangUp { peer });
+    }
+
     /// Returns the connected peers, none if the swarm has stopped. Waits for the swarm.
     pub async fn peers(&self) -> Vec<PeerInfo> {
         let (reply, answer) = oneshot::channel();
@@ -320,6 +327,7 @@ impl P2p {
         match command {
             Command::Request { peer, id, .. } => self.shared.overflow().requests.push((peer, id)),
             Command::Ban { peer, duration } => self.shared.overflow().bans.push((peer, duration)),
+            Command::HangUp { peer } => self.shared.overflow().hang_ups.push(peer),
             Command::Publish { .. } => return self.shared.lose_command("publication"),
             Command::Relay { .. } => return self.shared.lose_command("verdict"),
             Command::Respond { .. } => return self.shared.lose_command("answer"),

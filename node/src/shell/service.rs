@@ -1,6 +1,6 @@
 //! A whole node, from what its home holds to an orderly end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +12,9 @@ use causeway_consensus::bft::{Equivocation, Guarded, Signer, ValidatorSet, Valid
 use causeway_consensus::state::{OpenError, Store};
 use causeway_consensus::{ChainView, ScriptCache, StateFault, Workers};
 use causeway_federation::bitcoind::{Bitcoind, EndpointCountError};
-use libp2p::PeerId;
 use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::body_file::{BodyFile, BodyFileError};
@@ -166,6 +167,7 @@ async fn run(
         restart: Restart { log: log_entries, bodies: kept },
         scripts: Arc::clone(&scripts),
         snapshot,
+        trusted: trusted(&config.p2p.persistent_peers),
     });
 
     let (desk, clerk) = match open_desk(&home, &config, &spec)? {
@@ -383,6 +385,12 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// The peers that these addresses name.
+fn trusted(addresses: &[Multiaddr]) -> BTreeSet<PeerId> {
+    let name = |part| if let Protocol::P2p(peer) = part { Some(peer) } else { None };
+    addresses.iter().filter_map(|address| address.iter().find_map(name)).collect()
 }
 
 fn network_config(config: &Config, identity: Keypair, chain: ChainId) -> P2pConfig {

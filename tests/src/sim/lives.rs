@@ -1,5 +1,6 @@
 //! The lives and deaths of hosts.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,7 @@ impl World {
             restart,
             scripts: Arc::clone(&scripts),
             snapshot,
+            trusted: BTreeSet::new(),
         });
         host.lives += 1;
         let mut life = Life::new(host.lives, self.now, node, scripts);

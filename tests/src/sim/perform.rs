@@ -7,7 +7,7 @@ use bytes::Bytes;
 use causeway_chainspec::Height;
 use causeway_consensus::bft::{CommitCertificate, HighWaterMark, LogEntry, Writing};
 use causeway_consensus::{ConnectedBlock, StateFault};
-use causeway_node::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
+use causeway_node::machine::jobs::{AssembleJob, CheckJob, ReadJob, ValidateJob, VerifyJob};
 use causeway_node::machine::peg::{BitcoinAnswer, BitcoinQuestion};
 use causeway_node::machine::{Action, Event, RelayVerdict, Report, Ticket};
 use causeway_node::wire::{ANSWER_BYTES_TARGET, FinalBlock, Response, Topic};
@@ -21,6 +21,8 @@ pub(super) enum Job {
     Validate(ValidateJob),
     Assemble(AssembleJob),
     Check(CheckJob),
+    Verify(VerifyJob),
+    Read(ReadJob),
     /// A question to the host's Bitcoin node.
     AskBitcoin(BitcoinQuestion),
 }
@@ -46,6 +48,15 @@ impl World {
                 self.respond(index, id, response);
             }
             Action::Ban { peer, duration } => self.ban(index, &peer, duration),
+            Action::HangUp { peer } => self.ban(index, &peer, Duration::ZERO),
+            Action::Verify { ticket, job } => {
+                let time = self.rng.between(Duration::from_micros(40), Duration::from_millis(1));
+                self.start_job(index, ticket, time, Job::Verify(job));
+            }
+            Action::Read { ticket, job } => {
+                let time = self.rng.between(Duration::from_micros(10), Duration::from_millis(2));
+                self.start_job(index, ticket, time, Job::Read(job));
+            }
             Action::Validate { ticket, job } => {
                 self.watch.judging(self.now, index, &self.hosts[index], &job);
                 let slow = self.plan.faults.validation;
@@ -155,6 +166,8 @@ impl World {
                 }
                 Ok(Event::BitcoinJudged { ticket, answer })
             }
+            Job::Verify(job) => Ok(Event::Verified { ticket, result: job.run() }),
+            Job::Read(job) => Ok(Event::Read { ticket, message: job.run() }),
             Job::Check(job) => job.run(&host.chain).map(|results| Event::Checked { ticket, results }),
         };
         match event {
@@ -301,11 +314,11 @@ impl World {
                     self.watch.blamed(self.now, offence, what);
                 }
             }
-            Report::Banned { peer, .. } => {
+            Report::Banned { peer, .. } | Report::HungUp { peer, .. } => {
                 self.stats.bans += 1;
                 let of = self.hosts.iter().position(|host| host.peer == peer);
                 if honest && of.is_some_and(|of| self.plan.is_honest(of)) {
-                    self.fail(Check::NoHonestBan, format!("host {index} bans {of:?}"));
+                    self.fail(Check::NoHonestBan, format!("host {index} sends {of:?} away"));
                 }
             }
             _ => {}

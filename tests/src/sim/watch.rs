@@ -501,7 +501,8 @@ impl Watch {
         // Waiting, and of the log; admitted.
         let bodies = (32 + 16 + 16) * self.longest_body;
         let undecided = life.heard.values().filter(|heard| heard.topic == Topic::Bodies).count();
-        let messages = (members + 4) * (128 + 16 * seconds) + 512 + 16 * seconds;
+        let checking = 512 * peers;
+        let messages = (members + 4) * (128 + 16 * seconds) + 512 + 16 * seconds + checking;
         let bounds = [
             ("bytes of bodies", load.body_bytes, bodies),
             ("messages", load.messages, messages),
@@ -520,7 +521,8 @@ impl Watch {
         }
         for heard in life.heard.values() {
             let limit = match heard.topic {
-                Topic::Consensus | Topic::Claims => Duration::ZERO,
+                // Until signatures are checked, and once more if the validators have changed; until it is read.
+                Topic::Consensus | Topic::Claims => Duration::from_millis(5),
                 Topic::Transactions => Duration::from_secs(2),
                 // Until its height is over.
                 Topic::Bodies => match decode_body(heard.bytes.clone()) {

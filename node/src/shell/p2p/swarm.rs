@@ -203,6 +203,7 @@ impl Task {
             Command::Request { peer, id, request } => self.ask(peer, id, request),
             Command::Respond { id, response } => self.answer(id, response),
             Command::Ban { peer, duration } => self.ban(peer, duration),
+            Command::HangUp { peer } => self.disconnect(peer),
             Command::Peers { reply } => {
                 let peers = self.peers.iter().filter_map(|(id, peer)| peer.info(*id, self.book.is_persistent(id)));
                 // Whoever asked may have gone away.
@@ -219,6 +220,9 @@ impl Task {
         }
         for (peer, duration) in overflow.bans {
             self.ban(peer, duration);
+        }
+        for peer in overflow.hang_ups {
+            self.disconnect(peer);
         }
     }
 
