@@ -1,4 +1,5 @@
-//! A token bucket: what somebody may use in the long run, and at once after a silence. Pure: the caller has the clock.
+//! A token bucket: what somebody may use in the long run, and at once after a silence; and for how long it is borne that
+//! somebody wants more. Pure: the caller has the clock.
 
 use std::time::Duration;
 
@@ -69,6 +70,32 @@ impl Bucket {
         let gained = micros.saturating_mul(self.rate.per_second.into());
         self.level = self.level.saturating_add(gained).min(i64::from(self.rate.burst) * MICROS);
         self.at = self.at.max(now);
+    }
+}
+
+/// Whoever wants more than there is for so long is borne no longer..
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// .. if it makes no pause of so long.
+const CALM: Duration = Duration::from_secs(10);
+
+/// How long somebody has wanted more than there is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Patience {
+    /// Since when, and the last time.
+    over: Option<(Duration, Duration)>,
+}
+
+impl Patience {
+    /// Somebody is turned away. Returns whether it is enough.
+    pub(crate) fn try_on(&mut self, now: Duration) -> bool {
+        let since = match self.over {
+            Some((since, last)) if now < last + CALM => since,
+            _ => now,
+        };
+        let enough = now >= since + PATIENCE;
+        self.over = (!enough).then_some((since, now));
+        enough
     }
 }
 

@@ -19,21 +19,15 @@
 //! transactions it sends on what its pool took: what this pool refuses all the same (another took the coin first, another
 //! policy) is refused here a little later, and a peer of which this is all that comes for a minute is of no use. So a peer
 //! that has no token left loses nothing but what it sends then; its score, which bans, is not touched. Only one that goes
-//! on for [`PATIENCE`] is disconnected, and may come back, its buckets as they were.
+//! on for a minute is disconnected, and may come back, its buckets as they were.
 
 use std::time::Duration;
 
-use crate::bucket::{Bucket, Rate};
+use crate::bucket::{Bucket, Patience, Rate};
 use crate::wire::Topic;
 
 /// Messages that tell nothing new.
 const IDLE: Rate = Rate { per_second: 512, burst: 4_096 };
-
-/// A peer is disconnected that has been over its allowance for so long..
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// .. without so long a pause.
-const CALM: Duration = Duration::from_secs(10);
 
 /// What may be wasted of a kind of work.
 fn waste(topic: Topic) -> Rate {
@@ -83,8 +77,7 @@ pub(super) struct Allowance {
     idle: Bucket,
     /// In the order of [`Topic::ALL`].
     lanes: [Lane; Topic::ALL.len()],
-    /// Since when messages are turned away, and the last time.
-    over: Option<(Duration, Duration)>,
+    patience: Patience,
 }
 
 #[derive(Clone, Debug)]
@@ -97,7 +90,7 @@ impl Allowance {
     /// That of a new peer.
     pub(super) fn new(now: Duration) -> Self {
         let lane = |topic| Lane { waste: Bucket::full(waste(topic), now), under_way: 0 };
-        Self { idle: Bucket::full(IDLE, now), lanes: Topic::ALL.map(lane), over: None }
+        Self { idle: Bucket::full(IDLE, now), lanes: Topic::ALL.map(lane), patience: Patience::default() }
     }
 
     /// Whether a message is let in, before a look at it.
@@ -146,16 +139,7 @@ impl Allowance {
     }
 
     fn turn_away(&mut self, now: Duration) -> Admission {
-        let since = match self.over {
-            Some((since, last)) if now < last + CALM => since,
-            _ => now,
-        };
-        self.over = Some((since, now));
-        if now < since + PATIENCE {
-            return Admission::No;
-        }
-        self.over = None;
-        Admission::HangUp
+        if self.patience.try_on(now) { Admission::HangUp } else { Admission::No }
     }
 
     fn lane(&mut self, topic: Topic) -> &mut Lane {

@@ -26,6 +26,7 @@ mod exchange;
 mod gate;
 mod gossip;
 mod limits;
+mod meter;
 mod names;
 mod peers;
 mod swarm;
@@ -242,9 +243,11 @@ impl Shared {
     }
 
     /// The same for a message that the node does not get.
-    fn lose_gossip(&self, topic: Topic, peer: PeerId) {
-        let lost = self.gossip.fetch_add(1, Ordering::Relaxed) + 1;
-        if lost.is_power_of_two() {
+    fn lose_gossip(&self, topic: Topic, peer: PeerId, count: u64) {
+        let before = self.gossip.fetch_add(count, Ordering::Relaxed);
+        let lost = before + count;
+        // A power of two was reached or passed.
+        if before.leading_zeros() != lost.leading_zeros() {
             tracing::warn!(topic = topic.name(), %peer, lost, "gossip was dropped: it is more than the node can take");
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::ScriptBuf;
-use causeway_chainspec::{ChainId, ChainSpec};
+use causeway_chainspec::ChainSpec;
 use causeway_consensus::bft::{Equivocation, Guarded, Signer, ValidatorSet, ValidatorSetError};
 use causeway_consensus::state::{OpenError, Store};
 use causeway_consensus::{ChainView, ScriptCache, StateFault, Workers};
@@ -175,7 +175,7 @@ async fn run(
         None => (None, None),
     };
     let (events, network) = mpsc::channel(NETWORK_EVENTS);
-    let p2p = p2p_threads.spawn(p2p::start(network_config(&config, identity, spec.chain_id()), events));
+    let p2p = p2p_threads.spawn(p2p::start(network_config(&config, identity, &spec), events));
     let (p2p, addresses) = p2p.await.map_err(|_| RunError::Died)??;
     for address in &addresses {
         tracing::info!(%address, chain = %spec.chain_id(), "listening for peers");
@@ -393,7 +393,7 @@ fn trusted(addresses: &[Multiaddr]) -> BTreeSet<PeerId> {
     addresses.iter().filter_map(|address| address.iter().find_map(name)).collect()
 }
 
-fn network_config(config: &Config, identity: Keypair, chain: ChainId) -> P2pConfig {
+fn network_config(config: &Config, identity: Keypair, spec: &ChainSpec) -> P2pConfig {
     let p2p = &config.p2p;
     let defaults = Limits::default();
     let (max, outbound) = (p2p.max_connections, p2p.outbound.min(p2p.max_connections));
@@ -405,11 +405,12 @@ fn network_config(config: &Config, identity: Keypair, chain: ChainId) -> P2pConf
         outbound_wanted: usize::try_from(outbound).unwrap_or(usize::MAX),
         per_ip,
         per_loopback_ip: defaults.per_loopback_ip.max(per_ip),
+        validators: u32::try_from(spec.validators().len()).unwrap_or(u32::MAX),
         ..defaults
     };
     P2pConfig {
         identity,
-        chain,
+        chain: spec.chain_id(),
         listen: p2p.listen.clone(),
         external: p2p.external.clone(),
         seeds: p2p.seeds.clone(),

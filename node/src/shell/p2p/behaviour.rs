@@ -13,6 +13,7 @@ use super::codec::Codec;
 use super::gate::Gate;
 use super::gossip::{self, Lane};
 use super::limits::{Limits, Timing};
+use super::meter::Metered;
 use super::names::{AGENT, Names};
 use crate::wire::Topic;
 
@@ -24,10 +25,10 @@ pub(super) struct Behaviour {
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     pub(super) kad: kad::Behaviour<MemoryStore>,
-    consensus: Lane,
-    bodies: Lane,
-    transactions: Lane,
-    claims: Lane,
+    consensus: Metered,
+    bodies: Metered,
+    transactions: Metered,
+    claims: Metered,
     pub(super) requests: request_response::Behaviour<Codec>,
 }
 
@@ -48,16 +49,20 @@ impl Behaviour {
         let requests = request_response::Config::default()
             .with_request_timeout(timing.request)
             .with_max_concurrent_streams(limits.streams);
+        let lane = |topic| {
+            let lane = gossip::lane(topic, names, timing);
+            Metered::new(lane, topic, limits.validators, persistent.clone())
+        };
         Self {
             gate: Gate::new(limits.clone(), persistent.clone()),
             limits: connection_limits(limits, persistent),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
             kad: kad(local, names),
-            consensus: gossip::lane(Topic::Consensus, names, timing),
-            bodies: gossip::lane(Topic::Bodies, names, timing),
-            transactions: gossip::lane(Topic::Transactions, names, timing),
-            claims: gossip::lane(Topic::Claims, names, timing),
+            consensus: lane(Topic::Consensus),
+            bodies: lane(Topic::Bodies),
+            transactions: lane(Topic::Transactions),
+            claims: lane(Topic::Claims),
             requests: request_response::Behaviour::with_codec(
                 Codec,
                 [(names.requests(), ProtocolSupport::Full)],
@@ -68,6 +73,11 @@ impl Behaviour {
 
     /// The gossip of a topic.
     pub(super) fn lane(&mut self, topic: Topic) -> &mut Lane {
+        self.metered(topic).lane()
+    }
+
+    /// The same with its meter.
+    pub(super) fn metered(&mut self, topic: Topic) -> &mut Metered {
         match topic {
             Topic::Consensus => &mut self.consensus,
             Topic::Bodies => &mut self.bodies,

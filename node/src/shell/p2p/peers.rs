@@ -42,8 +42,6 @@ pub(super) struct Peer {
     pub(super) held: VecDeque<P2pEvent>,
     /// The last time a message there and back took.
     ping: Option<Duration>,
-    /// The rate of its requests.
-    pub(super) bucket: Bucket,
     /// Requests to it that are open.
     pub(super) asked: usize,
     /// Requests of it that are open.
@@ -61,7 +59,6 @@ impl Peer {
             ready: None,
             held: VecDeque::new(),
             ping: None,
-            bucket: Bucket::new(),
             asked: 0,
             asking: 0,
         }
@@ -156,31 +153,6 @@ pub(super) fn shown(text: &str) -> String {
         .flat_map(char::escape_debug)
         .take(SHOWN_MAX)
         .collect()
-}
-
-/// Lets through a number of requests each second, and some more at once after a silence.
-#[derive(Debug)]
-pub(super) struct Bucket {
-    /// Tokens, and when they were counted; nothing as long as it is full.
-    level: Option<(f64, Instant)>,
-}
-
-impl Bucket {
-    /// A full bucket.
-    pub(super) fn new() -> Self {
-        Self { level: None }
-    }
-
-    /// Takes a token if there is one. It fills by `rate` a second, up to `burst`.
-    pub(super) fn take(&mut self, now: Instant, rate: u32, burst: u32) -> bool {
-        let burst = f64::from(burst);
-        let (tokens, counted) = self.level.unwrap_or((burst, now));
-        let gained = now.saturating_duration_since(counted).as_secs_f64() * f64::from(rate);
-        let tokens = (tokens + gained).min(burst);
-        let taken = tokens >= 1.0;
-        self.level = Some((if taken { tokens - 1.0 } else { tokens }, now));
-        taken
-    }
 }
 
 #[cfg(test)]

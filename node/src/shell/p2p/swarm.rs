@@ -90,7 +90,7 @@ impl Task {
         Ok(Self {
             swarm,
             peers: Peers::new(),
-            exchange: Exchange::default(),
+            exchange: Exchange::new(limits.clone(), now),
             limits: limits.clone(),
             timing: timing.clone(),
             names,
@@ -242,7 +242,11 @@ impl Task {
     }
 
     fn judge(&mut self, topic: Topic, message: &gossipsub::MessageId, peer: PeerId, acceptance: MessageAcceptance) {
-        self.swarm.behaviour_mut().lane(topic).report_message_validation_result(message, &peer, acceptance);
+        let metered = self.swarm.behaviour_mut().metered(topic);
+        if matches!(acceptance, MessageAcceptance::Accept) {
+            metered.of_use(&peer);
+        }
+        metered.lane().report_message_validation_result(message, &peer, acceptance);
     }
 
     fn ban(&mut self, peer: PeerId, duration: Duration) {
@@ -346,7 +350,7 @@ impl Task {
         match id {
             Some(id) => self.emit_or_hold(peer, P2pEvent::Gossip { peer, id, topic, bytes: data.into() }),
             None => {
-                self.shared.lose_gossip(topic, peer);
+                self.shared.lose_gossip(topic, peer, 1);
                 self.judge(topic, &message, peer, MessageAcceptance::Ignore);
             }
         }
@@ -435,6 +439,11 @@ impl Task {
         }
         while let Some(waiting) = self.verdicts.take_expired(now, self.timing.verdict) {
             self.judge(waiting.topic, &waiting.message, waiting.peer, MessageAcceptance::Ignore);
+        }
+        for topic in Topic::ALL {
+            if let Some((peer, count)) = self.swarm.behaviour_mut().metered(topic).take_dropped() {
+                self.shared.lose_gossip(topic, peer, count);
+            }
         }
         self.expire_exchanges(now);
         self.swarm.behaviour_mut().gate.expire(now);
