@@ -432,7 +432,7 @@ impl Node {
     fn read(&mut self, now: Now, peer: PeerId, id: GossipId, topic: Topic, bytes: Bytes) {
         let reading = Reading { peer, id, topic, bytes: bytes.len() };
         if !self.peers.begin(&peer, topic, reading.cost()) {
-            return self.of_no_use(peer, id);
+            return self.of_no_use(peer, topic, id);
         }
         let job = match topic {
             Topic::Claims => ReadJob::Claim { bytes, tip: Arc::clone(&self.tip), time: self.time(now) },

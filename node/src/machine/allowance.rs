@@ -7,7 +7,7 @@
 //!
 //! | kind | unit | wasted at once | wasted each second | under way |
 //! |---|---|---|---|---|
-//! | any message | one that is old, known, or of no use | 4,096 | 512 | |
+//! | each | a message that is old, known, or of no use | 4,096 | 512 | |
 //! | consensus | a signature, 40 us of a worker | 256 | 32 | 512 |
 //! | transactions | 256 bytes of one, begun | 2,048 | 128 | 2,048 |
 //! | bodies | 1,024 bytes that nobody has proposed | 16,384 | 256 | |
@@ -74,7 +74,6 @@ pub(super) enum Admission {
 /// The allowance of one peer.
 #[derive(Clone, Debug)]
 pub(super) struct Allowance {
-    idle: Bucket,
     /// In the order of [`Topic::ALL`].
     lanes: [Lane; Topic::ALL.len()],
     patience: Patience,
@@ -82,6 +81,8 @@ pub(super) struct Allowance {
 
 #[derive(Clone, Debug)]
 struct Lane {
+    /// Messages that tell nothing new.
+    idle: Bucket,
     waste: Bucket,
     under_way: u32,
 }
@@ -89,8 +90,8 @@ struct Lane {
 impl Allowance {
     /// That of a new peer.
     pub(super) fn new(now: Duration) -> Self {
-        let lane = |topic| Lane { waste: Bucket::full(waste(topic), now), under_way: 0 };
-        Self { idle: Bucket::full(IDLE, now), lanes: Topic::ALL.map(lane), patience: Patience::default() }
+        let lane = |topic| Lane { idle: Bucket::full(IDLE, now), waste: Bucket::full(waste(topic), now), under_way: 0 };
+        Self { lanes: Topic::ALL.map(lane), patience: Patience::default() }
     }
 
     /// Whether a message is let in, before a look at it.
@@ -100,7 +101,8 @@ impl Allowance {
 
     /// The same, without a consequence.
     pub(super) fn is_open(&mut self, now: Duration, topic: Topic) -> bool {
-        self.idle.is_open(now) && self.lane(topic).waste.is_open(now)
+        let lane = self.lane(topic);
+        lane.idle.is_open(now) && lane.waste.is_open(now)
     }
 
     /// Begins work of this cost, unless too much is under way.
@@ -127,15 +129,17 @@ impl Allowance {
     }
 
     /// A message told nothing new.
-    pub(super) fn idle(&mut self, now: Duration) {
-        self.idle.spend(now, 1);
+    pub(super) fn idle(&mut self, now: Duration, topic: Topic) {
+        self.lane(topic).idle.spend(now, 1);
     }
 
     /// Whether nothing of it is used.
     pub(super) fn is_whole(&mut self, now: Duration) -> bool {
-        let lanes = self.lanes.iter_mut();
-        self.idle.is_full(now)
-            && lanes.fold(true, |whole, lane| whole & (lane.under_way == 0 && lane.waste.is_full(now)))
+        let mut whole = true;
+        for lane in &mut self.lanes {
+            whole &= lane.under_way == 0 && lane.idle.is_full(now) && lane.waste.is_full(now);
+        }
+        whole
     }
 
     fn turn_away(&mut self, now: Duration) -> Admission {

@@ -172,18 +172,20 @@ impl Node {
         let tip = self.tip.height();
         let above = height.blocks_since(tip).unwrap_or(0);
         let header = bytes.get(..Header::SIZE).and_then(|header| deserialize::<Header>(header).ok());
-        let Some(Header { prev_blockhash: parent, .. }) = header else { return self.of_no_use(peer, id) };
+        let Some(Header { prev_blockhash: parent, .. }) = header else {
+            return self.of_no_use(peer, Topic::Bodies, id);
+        };
         let on_tip = parent == self.tip.hash();
         if !(above == 1 && on_tip || above == 2 && !on_tip) {
-            return self.of_no_use(peer, id);
+            return self.of_no_use(peer, Topic::Bodies, id);
         }
         match self.bodies.get(&hash).map(|body| &body.state) {
             Some(BodyState::Missing) => self.judge(hash, bytes, source),
-            Some(_) => self.of_no_use(peer, id),
+            Some(_) => self.of_no_use(peer, Topic::Bodies, id),
             // What nobody has proposed costs its bytes, until somebody does. Whoever has no more is not heard before that.
             None if !self.peers.is_open(&peer, Topic::Bodies) => {
                 self.bodies.turn_away();
-                self.of_no_use(peer, id);
+                self.of_no_use(peer, Topic::Bodies, id);
             }
             None => {
                 self.peers.end(&peer, Topic::Bodies, 0, body_cost(bytes.len()));

@@ -187,7 +187,7 @@ impl Node {
         if self.claims.knows(&outpoint, self.tip.peg()) {
             // Whoever claimed it sends it again until it is credited.
             self.peers.end(&peer, Topic::Claims, reading.cost(), 0);
-            return self.of_no_use(peer, id);
+            return self.of_no_use(peer, Topic::Claims, id);
         }
         let verdict = match standing {
             // Of a frozen peg nothing more is asked than that the proof is right.

@@ -6,7 +6,7 @@
 //! What is done here is to read a message and to look whether it is known: about a microsecond, less than it takes to hand it
 //! to another thread. Signatures are checked elsewhere ([`Action::Verify`]), once, and the engine takes our word for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash, sha256};
@@ -44,6 +44,8 @@ pub(super) struct Heard {
     /// Messages whose signatures are being checked. They outlive the height: each has a peer's word to answer. Bounded by
     /// what may be under way for a peer.
     checking: BTreeMap<Ticket, Checking>,
+    /// The names of these, by peer: nobody has the same checked twice at once.
+    names: BTreeSet<(PeerId, sha256::Hash)>,
 }
 
 /// A message that was taken.
@@ -77,8 +79,8 @@ enum Source {
 impl Heard {
     /// Forgets what was taken: a height is over.
     pub(super) fn clear(&mut self, now: Now) {
-        let checking = std::mem::take(&mut self.checking);
-        *self = Self { since: now.uptime, checking, ..Self::default() };
+        let (checking, names) = (std::mem::take(&mut self.checking), std::mem::take(&mut self.names));
+        *self = Self { since: now.uptime, checking, names, ..Self::default() };
     }
 
     /// Different messages that are remembered, or being checked.
@@ -140,7 +142,7 @@ impl Node {
         let name = name(&message, content);
         let source = message.signer().map_or(Source::Peer(peer), Source::Validator);
         if !self.is_wanted(&message, &name, now) {
-            return self.of_no_use(peer, id);
+            return self.of_no_use(peer, Topic::Consensus, id);
         }
         let known = self.heard.messages.get(&name).copied();
         if message.signer().is_some() && known.is_some_and(|taken| taken.engine_has_it) {
@@ -150,8 +152,9 @@ impl Node {
         }
         let signatures = u32::try_from(message.signatures()).unwrap_or(u32::MAX);
         let has_room = known.is_some() || self.heard.has_room(source, now);
-        if !has_room || !self.peers.begin(&peer, Topic::Consensus, signatures) {
-            return self.of_no_use(peer, id);
+        let twice = self.heard.names.contains(&(peer, name));
+        if !has_room || twice || !self.peers.begin(&peer, Topic::Consensus, signatures) {
+            return self.of_no_use(peer, Topic::Consensus, id);
         }
         self.verify(Checking { peer, id, name, source, signatures }, message);
     }
@@ -160,6 +163,7 @@ impl Node {
     /// are those of this one.
     fn verify(&mut self, checking: Checking, message: Message) {
         let ticket = self.ticket();
+        self.heard.names.insert((checking.peer, checking.name));
         self.heard.checking.insert(ticket, checking);
         let job = VerifyJob { message, chain: self.chain, set: self.set.clone() };
         self.actions.push(Action::Verify { ticket, job });
@@ -169,6 +173,7 @@ impl Node {
     pub(super) fn verified(&mut self, now: Now, ticket: Ticket, result: Result<CheckedMessage, Unsigned>) {
         let Some(checking) = self.heard.checking.remove(&ticket) else { return };
         let Checking { peer, id, name, source, signatures } = checking;
+        self.heard.names.remove(&(peer, name));
         let checked = match result {
             Ok(checked) => checked,
             Err(why) => {
@@ -189,7 +194,7 @@ impl Node {
         self.peers.end(&peer, Topic::Consensus, signatures, 0);
         let has_room = self.heard.messages.contains_key(&name) || self.heard.has_room(source, now);
         if !has_room || !self.is_wanted(checked.message(), &name, now) {
-            return self.of_no_use(peer, id);
+            return self.of_no_use(peer, Topic::Consensus, id);
         }
         let height = checked.message().height();
         let known = self.heard.take(name, source, self.engine.height() == Some(height), now);
@@ -210,8 +215,8 @@ impl Node {
     }
 
     /// A message is not sent on, and its sender not blamed: it costs a little of its allowance.
-    pub(super) fn of_no_use(&mut self, peer: PeerId, id: GossipId) {
-        self.peers.idle(&peer);
+    pub(super) fn of_no_use(&mut self, peer: PeerId, topic: Topic, id: GossipId) {
+        self.peers.idle(&peer, topic);
         self.relay(id, RelayVerdict::Ignore);
     }
 

@@ -197,7 +197,7 @@ impl Node {
         let (all, all_bytes) = (self.intake.queue.len() + list.len(), self.intake.queued_bytes + bytes);
         if all > QUEUE_MAX || all_bytes > QUEUE_BYTES_MAX || of_peer + list.len() > QUEUE_PER_PEER {
             self.peers.end(&peer, Topic::Transactions, reading.cost(), 0);
-            return self.of_no_use(peer, id);
+            return self.of_no_use(peer, Topic::Transactions, id);
         }
         let message = Message {
             peer,
@@ -246,7 +246,7 @@ impl Node {
             return self.relay(id, RelayVerdict::Accept);
         }
         if accepted.is_empty() {
-            self.peers.idle(&peer);
+            self.peers.idle(&peer, Topic::Transactions);
         }
         self.relay(id, if invalid { RelayVerdict::Reject } else { RelayVerdict::Ignore });
         for transaction in accepted {

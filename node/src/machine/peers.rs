@@ -129,9 +129,9 @@ impl Peers {
     }
 
     /// A message of a peer told nothing new.
-    pub(super) fn idle(&mut self, peer: &PeerId) {
+    pub(super) fn idle(&mut self, peer: &PeerId, topic: Topic) {
         let uptime = self.uptime;
-        self.with_allowance(peer, |allowance| allowance.idle(uptime));
+        self.with_allowance(peer, |allowance| allowance.idle(uptime, topic));
     }
 
     /// Of a peer that is connected, or was a moment ago.

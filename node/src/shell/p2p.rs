@@ -16,6 +16,8 @@
 //! When the swarm is slow and [`COMMANDS_MAX`] commands wait: publications, verdicts and answers are dropped with a
 //! warning; a request fails with one [`P2pEvent::Response`]; bans and disconnections are kept.
 //!
+//! What a peer sends beyond what an honest one would (`meter`) is dropped before gossipsub sees and remembers it.
+//!
 //! What never enters: whether a message is right. The machine says so, and bans.
 
 mod address;

@@ -148,8 +148,10 @@ impl World {
         if !self.is_alive(host, life) {
             return;
         }
+        let now = self.now;
         if let Some(life) = &mut self.hosts[host].life {
             life.busy = false;
+            life.free_since = now;
         }
         self.finish_sync(host);
         self.pump(host);

@@ -530,7 +530,9 @@ impl Watch {
                     _ => Duration::ZERO,
                 },
             };
-            if now.saturating_sub(heard.at) > limit && !life.busy && life.inbox.is_empty() {
+            // What came while the process waited for its disk begins when that is over.
+            let since = if heard.topic == Topic::Bodies { heard.at } else { heard.at.max(life.free_since) };
+            if now.saturating_sub(since) > limit && !life.busy && life.inbox.is_empty() {
                 let topic = heard.topic.name();
                 let age = now - heard.at;
                 self.fail(now, Check::OneRelay, format!("host {index}: no word on one of {topic} after {age:?}"));

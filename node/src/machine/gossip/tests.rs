@@ -303,6 +303,22 @@ fn a_vote_is_checked_once_and_costs_nothing_if_it_is_right() {
 }
 
 #[test]
+fn what_is_being_checked_is_not_checked_again_for_the_same_peer() {
+    let peers = [peer(1), peer(2)];
+    let mut bench = Bench::new(&peers, &[]);
+    let vote = bench.vote(0, bench.height, 0, 1);
+    for _ in 0..1_000 {
+        bench.gossip(peers[0], &vote);
+    }
+    bench.gossip(peers[1], &vote);
+    assert_eq!(bench.asked, 2);
+    bench.work();
+    let accepted = bench.verdicts.iter().filter(|(_, verdict)| *verdict == RelayVerdict::Accept);
+    assert_eq!((accepted.count(), bench.verdicts.len()), (1, 1_001));
+    assert_eq!(bench.offences, []);
+}
+
+#[test]
 fn of_certificates_that_say_the_same_one_is_checked() {
     let relayer = peer(1);
     let mut bench = Bench::new(&[relayer], &[]);
