@@ -36,7 +36,7 @@ pub use certificate::{CertificateError, CommitCertificate};
 pub use context::{Address, Context, Signature};
 pub use engine::{Engine, EngineFault};
 pub use evidence::{Equivocation, EvidenceError};
-pub use gossip::Message;
+pub use gossip::{CheckedMessage, Message, Unsigned};
 pub use high_water::{HighWaterMark, MarkError};
 pub use io::{Input, Output, Persist, Role, Step, Timer, TimerStep, Writing};
 pub use log::LogEntry;
@@ -45,4 +45,4 @@ pub use signer::{Guarded, Key, Refusal, Sealed, Signer, ToSign};
 pub use tip_statement::{SignedTipStatement, TipAnswer, TipNonce, TipStatement};
 pub use validator_set::{ValidatorSet, ValidatorSetError};
 
-pub use arc_malachitebft_core_types::{LinearTimeouts, Validity, VoteType};
+pub use arc_malachitebft_core_types::{LinearTimeouts, RoundCertificateType, Validity, VoteType};

@@ -15,6 +15,7 @@
 
 pub mod ask;
 pub mod assemble;
+mod bucket;
 pub mod cli;
 pub mod config;
 pub mod devnet;

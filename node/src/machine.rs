@@ -14,7 +14,7 @@
 //! | `intake` | the way of a transaction into the mempool |
 //! | `sync` | fetching final blocks from several peers |
 //! | `holes` | fetching final blocks that the disk has lost |
-//! | `peers` | tips and scores of peers |
+//! | `peers`, `allowance` | tips and scores of peers, and what each may cost |
 //! | `tips` | whether the tip of a validator that starts is old: before it is known, nothing is signed |
 //!
 //! What never enters here: a clock, a socket, a task, a disk, randomness. The shell performs the actions, and the
@@ -25,6 +25,7 @@
 
 mod action;
 mod agreement;
+mod allowance;
 pub mod blocks;
 mod bodies;
 pub mod claims;
@@ -61,12 +62,14 @@ pub use event::{Event, Filled, GossipId, InboundId, Now, OutboundId, RequestFail
 pub use report::{Counts, Offence, PeerStatus, Report, Status, TransactionCounts};
 
 use agreement::Committing;
+use allowance::{Admission, transaction_cost};
 use blocks::Proposing;
 use bodies::Bodies;
 use claims::Claims;
 use gossip::Heard;
 use holes::Holes;
 use intake::Intake;
+use jobs::{ReadJob, ReadMessage};
 use peers::{BAN, Peers, Penalty};
 use peg::Outside;
 use sync::Sync;
@@ -105,6 +108,8 @@ pub struct Setup {
     pub snapshot: Vec<SnapshotEntry>,
     /// Random, and new in every run: what others cannot foresee about it.
     pub seed: [u8; 32],
+    /// Peers that the operator has named: they are never banned, nor disconnected for what they cost.
+    pub trusted: BTreeSet<PeerId>,
 }
 
 /// What an earlier run wrote of the height above the tip.
@@ -167,6 +172,8 @@ pub struct Node {
     claims: Claims,
     outside: Outside,
     intake: Intake,
+    /// Gossip messages that are being read.
+    reading: BTreeMap<Ticket, Reading>,
     sync: Sync,
     holes: Holes,
     peers: Peers,
@@ -186,6 +193,25 @@ enum Asked {
     Blocks { from: Height },
     Hole { height: Height },
     Body { hash: BlockHash },
+}
+
+/// A gossip message that is being read.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    peer: PeerId,
+    id: GossipId,
+    topic: Topic,
+    bytes: usize,
+}
+
+impl Reading {
+    /// What reading costs of the peer's allowance, whatever comes of it.
+    fn cost(&self) -> u32 {
+        match self.topic {
+            Topic::Claims => 1,
+            _ => transaction_cost(self.bytes),
+        }
+    }
 }
 
 /// What a node holds at one moment: see the bounds of each.
@@ -208,20 +234,8 @@ pub struct Load {
 impl Node {
     /// A node on the tip that it had. Its first event may be any; nothing is done before.
     pub fn new(setup: Setup) -> Self {
-        let Setup {
-            chain,
-            params,
-            timeouts,
-            policy,
-            fee_script,
-            validators,
-            tip,
-            signer,
-            restart,
-            scripts,
-            snapshot,
-            seed,
-        } = setup;
+        let Setup { chain, params, timeouts, policy, fee_script, validators, tip, .. } = setup;
+        let Setup { signer, restart, scripts, snapshot, trusted, seed, .. } = setup;
         let interval = Duration::from_millis(params.block_interval_ms.into());
         let mut mempool = Mempool::new(policy, params, TipFacts::of(&tip), scripts);
         if tip.peg().frozen().is_some() {
@@ -256,9 +270,10 @@ impl Node {
             claims: Claims::default(),
             outside: Outside::default(),
             intake: Intake::new(snapshot),
+            reading: BTreeMap::new(),
             sync: Sync::default(),
             holes: Holes::default(),
-            peers: Peers::default(),
+            peers: Peers::new(trusted),
             tips,
             asked: BTreeMap::new(),
             timers,
@@ -300,14 +315,18 @@ impl Node {
                 self.hasten_tips(now);
             }
             Event::Disconnected { peer } => self.disconnected(now, peer),
+            Event::Gossip { peer, id, topic, .. } if !self.lets_in(now, peer, topic) => {
+                self.relay(id, RelayVerdict::Ignore);
+            }
             Event::Gossip { peer, id, topic, bytes } => match topic {
                 Topic::Consensus => self.gossiped_consensus(now, peer, id, &bytes),
                 Topic::Bodies => self.gossiped_body(now, peer, id, bytes),
-                Topic::Transactions => self.gossiped_transactions(now, peer, id, bytes),
-                Topic::Claims => self.gossiped_claim(now, peer, id, &bytes),
+                Topic::Transactions | Topic::Claims => self.read(now, peer, id, topic, bytes),
             },
             Event::Request { peer, id, request } => self.requested(peer, id, request),
             Event::Response { peer, id, result } => self.answered(now, peer, id, result),
+            Event::Verified { ticket, result } => self.verified(now, ticket, result),
+            Event::Read { ticket, message } => self.has_read(now, ticket, message),
             Event::Validated { ticket, verdict } => self.validated(now, ticket, verdict)?,
             Event::Assembled { ticket, verdict } => self.assembled(now, ticket, verdict),
             Event::Checked { ticket, results } => self.checked(now, ticket, results),
@@ -417,6 +436,49 @@ impl Node {
     /// Says what to do with a gossip message.
     fn relay(&mut self, id: GossipId, verdict: RelayVerdict) {
         self.actions.push(Action::Relay { id, verdict });
+    }
+
+    /// Whether a message of a peer is looked at. Whoever costs too much for too long is disconnected.
+    fn lets_in(&mut self, now: Now, peer: PeerId, topic: Topic) -> bool {
+        // What a peer sends of a block that is wanted is looked at in any case; see `gossiped_body`.
+        match self.peers.knock(&peer, topic) {
+            Admission::Yes => true,
+            Admission::No => topic == Topic::Bodies,
+            Admission::HangUp => {
+                self.actions.push(Action::Report(Report::HungUp { peer, topic }));
+                self.actions.push(Action::HangUp { peer });
+                self.disconnected(now, peer);
+                false
+            }
+        }
+    }
+
+    /// Has a gossip message read, unless as much of the same peer is under way.
+    fn read(&mut self, now: Now, peer: PeerId, id: GossipId, topic: Topic, bytes: Bytes) {
+        let reading = Reading { peer, id, topic, bytes: bytes.len() };
+        if !self.peers.begin(&peer, topic, reading.cost()) {
+            return self.of_no_use(peer, topic, id);
+        }
+        let job = match topic {
+            Topic::Claims => ReadJob::Claim { bytes, tip: Arc::clone(&self.tip), time: self.time(now) },
+            _ => ReadJob::Transactions { bytes, reader: Arc::clone(self.mempool.reader()) },
+        };
+        let ticket = self.ticket();
+        self.reading.insert(ticket, reading);
+        self.actions.push(Action::Read { ticket, job });
+    }
+
+    fn has_read(&mut self, now: Now, ticket: Ticket, message: ReadMessage) {
+        let Some(reading) = self.reading.remove(&ticket) else { return };
+        match message {
+            ReadMessage::Malformed => {
+                self.peers.end(&reading.peer, reading.topic, reading.cost(), reading.cost());
+                self.relay(reading.id, RelayVerdict::Reject);
+                self.punish(now, reading.peer, Offence::Malformed);
+            }
+            ReadMessage::Transactions(list) => self.gossiped_transactions(now, reading, list),
+            ReadMessage::Claim(peg_in, standing) => self.gossiped_claim(now, reading, *peg_in, standing),
+        }
     }
 
     /// Holds something against a peer.

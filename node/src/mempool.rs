@@ -25,6 +25,7 @@ mod graph;
 mod list;
 pub mod package;
 pub mod policy;
+mod read;
 pub mod reject;
 mod replace;
 pub mod snapshot;
@@ -37,7 +38,6 @@ use std::sync::Arc;
 
 use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid, Wtxid};
 use causeway_chainspec::{Params, SatPerKvb};
-use causeway_consensus::check::check_transaction;
 use causeway_consensus::coin::is_unspendable;
 use causeway_consensus::script::VerifiedScripts;
 use causeway_consensus::spend::check_lock_time;
@@ -50,6 +50,7 @@ pub use feerate::{FeeFraction, fee_at};
 pub use list::{Row, Rows};
 pub use package::{Package, PackageForm, PackageReject};
 pub use policy::{Limits, Policy};
+pub use read::{Read, Reader};
 pub use reject::{CheckError, Invalid, NotYet, PolicyReject, Reject};
 pub use submission::{PackageAnswer, PackageCheck, PackageResult, Submission, Turn, TxResult};
 
@@ -60,7 +61,7 @@ use entry::{asks_for_peg_out, memory};
 use evict::RollingMinimum;
 use graph::Graph;
 use replace::{Place, place};
-use standard::{check_form, dust_outputs};
+use standard::dust_outputs;
 
 /// Checks of one transaction that may come too late before the sender has to send it again.
 const MAX_LATE: u8 = 8;
@@ -69,7 +70,7 @@ const MAX_LATE: u8 = 8;
 #[derive(Debug)]
 pub struct Mempool {
     policy: Policy,
-    params: Params,
+    reader: Arc<Reader>,
     graph: Graph,
     minimum: RollingMinimum,
     tip: TipFacts,
@@ -143,8 +144,8 @@ impl Mempool {
     /// Returns an empty pool on top of a tip. `scripts` remembers what it has verified, for the validation of blocks.
     pub fn new(policy: Policy, params: Params, tip: TipFacts, scripts: Arc<ScriptCache>) -> Self {
         Self {
+            reader: Arc::new(Reader::new(policy.clone(), params)),
             policy,
-            params,
             graph: Graph::default(),
             minimum: RollingMinimum::default(),
             tip,
@@ -176,6 +177,15 @@ impl Mempool {
         self.request(subject, None, 0, now_s)
     }
 
+    /// Takes a first look at a transaction that was read by [`Mempool::reader`] elsewhere.
+    ///
+    /// # Errors
+    /// As [`Mempool::begin_again`].
+    pub fn begin_read(&self, read: Read, entered_s: u64, now_s: u64) -> Result<CoinRequest, Reject> {
+        let subject = self.subject_of(read, entered_s, now_s, None)?;
+        self.request(subject, None, 0, now_s)
+    }
+
     /// What can be said of a transaction by itself.
     fn subject(
         &self,
@@ -184,25 +194,27 @@ impl Mempool {
         now_s: u64,
         max_feerate: Option<SatPerKvb>,
     ) -> Result<Subject, Reject> {
-        if transaction.is_coinbase() {
-            return Err(Invalid::Coinbase.into());
-        }
-        let base_size = transaction.base_size();
-        check_transaction(&transaction, base_size, &self.params)?;
-        check_form(&transaction, base_size, &self.policy)?;
+        self.subject_of(self.reader.read(transaction)?, entered_s, now_s, max_feerate)
+    }
+
+    fn subject_of(
+        &self,
+        read: Read,
+        entered_s: u64,
+        now_s: u64,
+        max_feerate: Option<SatPerKvb>,
+    ) -> Result<Subject, Reject> {
         if now_s.saturating_sub(entered_s) >= self.policy.expiry_s {
             return Err(PolicyReject::Expired.into());
         }
+        let Read { transaction, txid, wtxid, weight } = read;
         let dust = dust_outputs(&transaction, self.policy.dust_relay).next();
-        Ok(Subject {
-            txid: transaction.compute_txid(),
-            wtxid: transaction.compute_wtxid(),
-            weight: transaction.weight(),
-            dust,
-            transaction,
-            entered_s: entered_s.min(now_s),
-            max_feerate,
-        })
+        Ok(Subject { txid, wtxid, weight, dust, transaction, entered_s: entered_s.min(now_s), max_feerate })
+    }
+
+    /// What can say on any thread what a transaction says by itself.
+    pub fn reader(&self) -> &Arc<Reader> {
+        &self.reader
     }
 
     /// What depends on the tip and on the pool, before the coins are known.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use causeway_chainspec::Height;
 
 use super::context::{Address, Context};
-use super::gossip::{Message, is_signed_proposal, is_signed_vote};
+use super::gossip::{CheckedMessage, Message};
 use super::signer::{Position, ToSign};
 use super::validator_set::ValidatorSet;
 
@@ -18,36 +18,43 @@ const ROUNDS: u32 = 4;
 
 #[derive(Default)]
 pub(super) struct Early {
-    messages: BTreeMap<(Position, Address), Message>,
+    messages: BTreeMap<(Position, Address), CheckedMessage>,
 }
 
 impl Early {
     /// Keeps a message for `next`, the height above the current one, if a validator of the current set signed it.
     pub(super) fn offer(&mut self, context: &Context, set: &ValidatorSet, next: Height, message: Message) {
-        let chain = context.chain();
-        let (to_sign, address) = match &message {
-            Message::Vote(vote) => (ToSign::vote(chain, &vote.message), vote.message.validator()),
-            Message::Proposal(proposal) => (ToSign::proposal(chain, &proposal.message), proposal.message.proposer()),
-            Message::Polka(_) | Message::Round(_) => return,
-        };
-        let Some(position) = to_sign.map(|message| message.position()) else { return };
-        if position.height != next || position.round >= ROUNDS || self.messages.contains_key(&(position, address)) {
-            return;
-        }
-        let signed = match &message {
-            Message::Vote(vote) => is_signed_vote(context, set, vote),
-            Message::Proposal(proposal) => is_signed_proposal(context, set, proposal),
-            Message::Polka(_) | Message::Round(_) => false,
-        };
-        if signed {
-            self.messages.insert((position, address), message);
+        if let Some(place) = self.place(context, next, &message)
+            && let Ok(checked) = message.check(context.chain(), set)
+        {
+            self.messages.insert(place, checked);
         }
     }
 
+    /// The same for a message that the current set is known to have signed.
+    pub(super) fn offer_checked(&mut self, context: &Context, next: Height, checked: CheckedMessage) {
+        if let Some(place) = self.place(context, next, checked.message()) {
+            self.messages.insert(place, checked);
+        }
+    }
+
+    /// Where a message belongs that is worth keeping, and not kept yet.
+    fn place(&self, context: &Context, next: Height, message: &Message) -> Option<(Position, Address)> {
+        let chain = context.chain();
+        let (to_sign, address) = match message {
+            Message::Vote(vote) => (ToSign::vote(chain, &vote.message), vote.message.validator()),
+            Message::Proposal(proposal) => (ToSign::proposal(chain, &proposal.message), proposal.message.proposer()),
+            Message::Polka(_) | Message::Round(_) => return None,
+        };
+        let place = (to_sign?.position(), address);
+        let wanted = place.0.height == next && place.0.round < ROUNDS && !self.messages.contains_key(&place);
+        wanted.then_some(place)
+    }
+
     /// Returns what was kept for this height, in order of round and step, and forgets everything else.
-    pub(super) fn take(&mut self, height: Height) -> Vec<Message> {
+    pub(super) fn take(&mut self, height: Height) -> Vec<CheckedMessage> {
         let kept = std::mem::take(&mut self.messages);
-        kept.into_iter().filter(|((position, _), _)| position.height == height).map(|(_, message)| message).collect()
+        kept.into_iter().filter(|((position, _), _)| position.height == height).map(|(_, checked)| checked).collect()
     }
 }
 
@@ -85,7 +92,8 @@ mod tests {
         for message in offered {
             early.offer(&context, &set, Height(102), message);
         }
-        assert_eq!(early.take(Height(102)), [proposal, vote(0, 102, 0, 1)]);
+        let kept: Vec<Message> = early.take(Height(102)).into_iter().map(CheckedMessage::into_message).collect();
+        assert_eq!(kept, [proposal, vote(0, 102, 0, 1)]);
         early.offer(&context, &set, Height(102), vote(0, 102, 0, 1));
         assert_eq!(early.take(Height(103)), []);
         assert_eq!(early.take(Height(102)), []);

@@ -29,7 +29,7 @@ use types::{
 use super::certificate::CertificateError;
 use super::context::{Address, BlockId, Context, EngineHeight, Signature};
 use super::early::Early;
-use super::gossip::Message;
+use super::gossip::{CheckedMessage, Message};
 use super::io::{Input, Output, Step, TimerStep};
 use super::log::{Entry, LogEntry, proposed_value, sync_response};
 use super::signer::{Signer, ToSign};
@@ -222,25 +222,25 @@ impl Engine {
             None,
             VoteExtensionPolicy::Disabled,
         );
-        self.run(start, &known, &mut step)?;
+        self.run(start, &known, None, &mut step)?;
         if !log.is_empty() {
             let own = log.iter().zip(&inputs).filter(|(entry, _)| entry.own).map(|(_, input)| input);
             if let Some(state) = &mut self.state {
                 state.index_wal_entries(own);
             }
             for input in inputs {
-                self.run(input, &known, &mut step)?;
+                self.run(input, &known, None, &mut step)?;
             }
             if let Some(state) = &mut self.state {
                 state.reset_entries_index();
             }
             step.keep_propose(self.local.asked);
         }
-        for message in self.early.take(height) {
+        for checked in self.early.take(height) {
             if self.is_decided() {
                 break;
             }
-            self.run(message_input(message), &known, &mut step)?;
+            self.run_checked(checked, &set, &known, &mut step)?;
         }
         Ok(step)
     }
@@ -264,12 +264,42 @@ impl Engine {
         {
             let (height, round, block) = (EngineHeight(height), Round::new(round), BlockId(block));
             let value = proposed_value(&self.context, &set, height, round, block, Validity::Valid);
-            self.run(consensus::Input::ProposedValue(value, ValueOrigin::Consensus), &BTreeSet::new(), &mut step)?;
+            let value = consensus::Input::ProposedValue(value, ValueOrigin::Consensus);
+            self.run(value, &BTreeSet::new(), None, &mut step)?;
         }
+        let input = match input {
+            Input::Checked(checked) if checked.set() != &set => Input::Message(checked.into_message()),
+            Input::Checked(checked) if checked.message().height() > current => {
+                if let Some(next) = current.next() {
+                    self.early.offer_checked(&self.context, next, checked);
+                }
+                return Ok(step);
+            }
+            Input::Checked(checked) if checked.message().height() == current && !self.is_decided() => {
+                self.run_checked(checked, &set, &BTreeSet::new(), &mut step)?;
+                return Ok(step);
+            }
+            input => input,
+        };
         if let Some(input) = self.translate(input, current, &set, &mut step) {
-            self.run(input, &BTreeSet::new(), &mut step)?;
+            self.run(input, &BTreeSet::new(), None, &mut step)?;
         }
         Ok(step)
+    }
+
+    /// Runs Malachite on a message of this height whose signatures are not checked again if `set` is what they were checked
+    /// against.
+    fn run_checked(
+        &mut self,
+        checked: CheckedMessage,
+        set: &ValidatorSet,
+        known: &BTreeSet<Vec<u8>>,
+        step: &mut Step,
+    ) -> Result<(), EngineFault> {
+        let counts = checked.set() == set;
+        let message = checked.into_message();
+        let input = message_input(message.clone());
+        self.run(input, known, Some(message).filter(|_| counts), step)
     }
 
     /// The engine's input, unless ours is of another height. Messages of the next are kept.
@@ -289,6 +319,8 @@ impl Engine {
         // After the decision nothing may be written any more: the log can be gone with the commit.
         let decided = self.is_decided();
         match input {
+            // Of another height or set: see `step`.
+            Input::Checked(_) => None,
             Input::Message(message) if message.height() > current => {
                 if let Some(next) = current.next() {
                     self.early.offer(&self.context, set, next, message);
@@ -356,11 +388,13 @@ impl Engine {
         }
     }
 
-    /// Runs Malachite on one input. Entries that the log holds already are not written again.
+    /// Runs Malachite on one input. Entries that the log holds already are not written again, and the signatures of the
+    /// message `checked` not checked.
     fn run(
         &mut self,
         input: consensus::Input<Context>,
         known: &BTreeSet<Vec<u8>>,
+        checked: Option<Message>,
         step: &mut Step,
     ) -> Result<(), EngineFault> {
         let state = self.state.as_mut().ok_or(EngineFault::NotStarted)?;
@@ -373,6 +407,7 @@ impl Engine {
             known,
             step,
         );
+        effects.checked = checked;
         let result = catch_unwind(AssertUnwindSafe(|| -> Result<(), Box<consensus::Error<Context>>> {
             consensus::process!(input: input, state: state, metrics: &(), with: effect => effects.handle(effect))
         }));

@@ -83,6 +83,26 @@ impl Message {
         }
     }
 
+    /// Checks the message against a set: 40 us a signature, on any thread.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unsigned`]: only one of the two says something of whoever sent the message on.
+    pub fn check(self, chain: ChainId, set: &ValidatorSet) -> Result<CheckedMessage, Unsigned> {
+        let context = Context::new(chain);
+        match &self {
+            Self::Vote(vote) => check_signer(vote.message.validator(), set, || is_signed_vote(&context, set, vote)),
+            Self::Proposal(proposal) => {
+                check_signer(proposal.message.proposer(), set, || is_signed_proposal(&context, set, proposal))
+            }
+            Self::Polka(polka) => verify_polka(&context, set, polka).map_err(|error| Unsigned::of(&error)),
+            Self::Round(certificate) => {
+                verify_round_certificate(&context, set, certificate).map_err(|error| Unsigned::of(&error))
+            }
+        }?;
+        Ok(CheckedMessage { message: self, set: set.clone() })
+    }
+
     /// How many signatures the message has.
     pub fn signatures(&self) -> usize {
         match self {
@@ -136,6 +156,63 @@ impl Message {
         };
         reader.finish()?;
         Ok(message)
+    }
+}
+
+/// A message that members of a set signed, as many as it takes. Only [`Message::check`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedMessage {
+    message: Message,
+    set: ValidatorSet,
+}
+
+impl CheckedMessage {
+    /// The message.
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// The set that it was checked against.
+    pub fn set(&self) -> &ValidatorSet {
+        &self.set
+    }
+
+    /// The message, to be checked against another set.
+    pub fn into_message(self) -> Message {
+        self.message
+    }
+}
+
+/// Why a message is not what members of a set signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsigned {
+    /// A signer is no member, or the members are too few. Of another set it may be right: at a change of validators an
+    /// honest node that is one height behind sends it on. Costs at most the signatures before the first stranger.
+    #[error("the signers are not of this set of validators, or too few")]
+    OtherSet,
+    /// A signature is not of the key that it names, or a vote is of the wrong kind. No set makes it right, so whoever
+    /// sends it on has not checked it.
+    #[error("a signature is not of the key that it names")]
+    Forged,
+}
+
+impl Unsigned {
+    fn of(error: &CertificateError) -> Self {
+        match error {
+            CertificateError::WrongSignature { .. }
+            | CertificateError::DuplicateSigner { .. }
+            | CertificateError::NotAPrecommit { .. } => Self::Forged,
+            _ => Self::OtherSet,
+        }
+    }
+}
+
+/// A stranger's signature is not even looked at.
+fn check_signer(signer: Address, set: &ValidatorSet, is_signed: impl FnOnce() -> bool) -> Result<(), Unsigned> {
+    match set.get(&signer) {
+        None => Err(Unsigned::OtherSet),
+        Some(_) if is_signed() => Ok(()),
+        Some(_) => Err(Unsigned::Forged),
     }
 }
 

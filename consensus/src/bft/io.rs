@@ -10,7 +10,7 @@ use types::{Round, Timeout, TimeoutKind, Validity};
 use super::certificate::{CertificateError, CommitCertificate};
 use super::context::Address;
 use super::evidence::Equivocation;
-use super::gossip::Message;
+use super::gossip::{CheckedMessage, Message};
 use super::high_water::HighWaterMark;
 use super::log::LogEntry;
 use super::signer::{Position, Refusal};
@@ -20,6 +20,8 @@ use super::signer::{Position, Refusal};
 pub enum Input {
     /// A message arrived, from anyone: the engine checks it.
     Message(Message),
+    /// The same, of which the caller has checked the signatures: against the set of its height they are not checked again.
+    Checked(CheckedMessage),
     /// The block asked for by [`Output::Propose`] is assembled. Too late or in another round it changes nothing.
     Propose {
         /// The height asked for.

@@ -12,7 +12,7 @@ use libp2p::PeerId;
 
 use super::claims::{ClaimRefusal, Claimed};
 use super::event::{GossipId, InboundId, OutboundId, SubmitId, Ticket};
-use super::jobs::{AssembleJob, CheckJob, FillJob, ValidateJob};
+use super::jobs::{AssembleJob, CheckJob, FillJob, ReadJob, ValidateJob, VerifyJob};
 use super::peg::BitcoinQuestion;
 use super::report::Report;
 use crate::mempool::{NotYet, PackageCheck, PackageResult, Reject};
@@ -88,6 +88,25 @@ pub enum Action {
         peer: PeerId,
         /// For how long.
         duration: Duration,
+    },
+    /// Disconnect a peer. It may come back.
+    HangUp {
+        /// Whom.
+        peer: PeerId,
+    },
+    /// Check the signatures of a consensus message. Answered by one [`Event::Verified`](super::Event::Verified).
+    Verify {
+        /// Its name.
+        ticket: Ticket,
+        /// The work.
+        job: VerifyJob,
+    },
+    /// Read a gossip message. Answered by one [`Event::Read`](super::Event::Read).
+    Read {
+        /// Its name.
+        ticket: Ticket,
+        /// The work.
+        job: ReadJob,
     },
     /// Judge a block by the rules. Answered by one [`Event::Validated`](super::Event::Validated).
     Validate {

@@ -78,8 +78,12 @@ impl Node {
             while let Some(input) = self.inputs.pop_front() {
                 let current = self.engine.height();
                 // What is final by sync needs no votes; messages of the next height are kept by the engine.
-                let late =
-                    !self.following && !matches!(&input, Input::Message(message) if Some(message.height()) > current);
+                let of_next = |input: &Input| match input {
+                    Input::Message(message) => Some(message.height()) > current,
+                    Input::Checked(checked) => Some(checked.message().height()) > current,
+                    _ => false,
+                };
+                let late = !self.following && !of_next(&input);
                 if current.is_none() || late {
                     continue;
                 }

@@ -19,6 +19,7 @@ use causeway_consensus::{ConnectedBlock, InvalidBlock};
 use libp2p::PeerId;
 
 use super::action::{Action, RelayVerdict};
+use super::allowance::body_cost;
 use super::bodies::{BodyState, Job, Source, Told, Waiting};
 use super::event::{GossipId, Now, Ticket, Verdict};
 use super::jobs::{AssembleJob, ValidateJob, block_hash, is_altered};
@@ -216,6 +217,9 @@ impl Node {
         if let Some(dropped) = dropped {
             self.stop(dropped);
         }
+        if let Some(Waiting { bytes, source: Source { peer: Some(peer), .. }, .. }) = &waiting {
+            self.peers.forgive(peer, Topic::Bodies, body_cost(bytes.len()));
+        }
         waiting
     }
 
@@ -231,15 +235,23 @@ impl Node {
         let tip = self.tip.height();
         let above = height.blocks_since(tip).unwrap_or(0);
         let header = bytes.get(..Header::SIZE).and_then(|header| deserialize::<Header>(header).ok());
-        let Some(Header { prev_blockhash: parent, .. }) = header else { return self.relay(id, RelayVerdict::Ignore) };
+        let Some(Header { prev_blockhash: parent, .. }) = header else {
+            return self.of_no_use(peer, Topic::Bodies, id);
+        };
         let on_tip = parent == self.tip.hash();
         if !(above == 1 && on_tip || above == 2 && !on_tip) {
-            return self.relay(id, RelayVerdict::Ignore);
+            return self.of_no_use(peer, Topic::Bodies, id);
         }
         match self.bodies.get(&hash).map(|body| &body.state) {
             Some(BodyState::Missing) => self.judge(hash, bytes, source),
-            Some(_) => self.relay(id, RelayVerdict::Ignore),
+            Some(_) => self.of_no_use(peer, Topic::Bodies, id),
+            // What nobody has proposed costs its bytes, until somebody does. Whoever has no more is not heard before that.
+            None if !self.peers.is_open(&peer, Topic::Bodies) => {
+                self.bodies.turn_away();
+                self.of_no_use(peer, Topic::Bodies, id);
+            }
             None => {
+                self.peers.end(&peer, Topic::Bodies, 0, body_cost(bytes.len()));
                 for dropped in self.bodies.wait(Waiting { height, hash, parent, bytes, source, kept: false }) {
                     self.relay_source(dropped, RelayVerdict::Ignore);
                 }

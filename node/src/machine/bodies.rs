@@ -221,6 +221,11 @@ impl Bodies {
         dropped
     }
 
+    /// A body is not kept.
+    pub(super) fn turn_away(&mut self) {
+        self.crowded = true;
+    }
+
     /// Whether a body had to give way in this height.
     pub(super) fn is_crowded(&self) -> bool {
         self.crowded

@@ -7,19 +7,18 @@
 use std::collections::BTreeMap;
 
 use bitcoin::{Amount, BlockHash, OutPoint};
-use bytes::Bytes;
 use causeway_chainspec::{BitcoinHeight, Height};
+use causeway_consensus::Tip;
 use causeway_consensus::peg::evidence::PegIn;
 use causeway_consensus::peg::proof::InvalidProof;
 use causeway_consensus::peg::{InvalidPeg, PegContext, PegState, Step};
-use libp2p::PeerId;
 
-use super::Node;
 use super::action::{Action, RelayVerdict};
-use super::event::{GossipId, Now, SubmitId};
+use super::event::{Now, SubmitId};
 use super::report::Offence;
+use super::{Node, Reading};
 use crate::news::Change;
-use crate::wire::{Topic, decode_claim, encode_claim};
+use crate::wire::{Topic, encode_claim};
 
 /// Most deposits that wait, and most bytes of their proofs.
 pub const CLAIMS_MAX: usize = 1_000;
@@ -27,9 +26,6 @@ const CLAIM_BYTES: usize = 16 << 20;
 
 /// Most deposits that a proposer looks at for one block.
 const READY_MAX: usize = 100;
-
-/// What looking at a claim costs, in signatures that a peer may have verified: its proof is hashed once.
-const COST: u32 = 16;
 
 /// Deposits that are known and not credited.
 #[derive(Debug, Default)]
@@ -72,10 +68,15 @@ pub enum ClaimRefusal {
 }
 
 /// What the rules say of a deposit before it is in a block.
-enum Standing {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// The next block may credit it.
     Ready,
+    /// Its proof is right, and something else stands in the way.
     Waits(InvalidPeg),
+    /// Its proof is in a block that this chain does not know.
     Unknown(InvalidPeg),
+    /// It breaks a rule.
     Invalid(InvalidPeg),
 }
 
@@ -155,7 +156,7 @@ impl Node {
     /// A deposit is claimed here.
     pub(super) fn claimed(&mut self, now: Now, id: Option<SubmitId>, peg_in: PegIn) {
         let outpoint = peg_in.outpoint();
-        let result = match self.standing(now, &peg_in) {
+        let result = match standing(&self.tip, self.time(now), &peg_in) {
             Standing::Ready => Ok(None),
             Standing::Waits(why) => Ok(Some(why)),
             Standing::Unknown(why) => Err(ClaimRefusal::NotYet(why)),
@@ -180,38 +181,39 @@ impl Node {
     }
 
     /// A peer sends on a claim.
-    pub(super) fn gossiped_claim(&mut self, now: Now, peer: PeerId, id: GossipId, bytes: &Bytes) {
-        let Some(peg_in) = decode_claim(bytes) else {
-            self.relay(id, RelayVerdict::Reject);
-            return self.punish(now, peer, Offence::Malformed);
-        };
+    pub(super) fn gossiped_claim(&mut self, now: Now, reading: Reading, peg_in: PegIn, standing: Standing) {
+        let Reading { peer, id, bytes, .. } = reading;
         let outpoint = peg_in.outpoint();
-        if self.claims.knows(&outpoint, self.tip.peg()) || !self.peers.allow_signatures(&peer, COST) {
-            return self.relay(id, RelayVerdict::Ignore);
+        if self.claims.knows(&outpoint, self.tip.peg()) {
+            // Whoever claimed it sends it again until it is credited.
+            self.peers.end(&peer, Topic::Claims, reading.cost(), 0);
+            return self.of_no_use(peer, Topic::Claims, id);
         }
-        match self.standing(now, &peg_in) {
+        let verdict = match standing {
             // Of a frozen peg nothing more is asked than that the proof is right.
-            Standing::Unknown(_) | Standing::Waits(InvalidPeg::Frozen) => self.relay(id, RelayVerdict::Ignore),
+            Standing::Unknown(_) | Standing::Waits(InvalidPeg::Frozen) => RelayVerdict::Ignore,
             Standing::Ready | Standing::Waits(_) => {
                 let news = claim_news(&peg_in, outpoint);
-                let taken = self.claims.insert(self.tip.peg(), peg_in, bytes.len(), false);
+                let taken = self.claims.insert(self.tip.peg(), peg_in, bytes, false);
                 if taken {
                     self.mempool.news().tell(news);
                 }
-                self.relay(id, if taken { RelayVerdict::Accept } else { RelayVerdict::Ignore });
+                if taken { RelayVerdict::Accept } else { RelayVerdict::Ignore }
             }
-            // The fee, and with it the credit, is another for a peer that is ahead or behind.
+            // A peer that is ahead or behind may know another fee, and with it another credit, and epochs that this node does not.
             Standing::Invalid(
-                InvalidPeg::CreditedBefore { .. }
+                InvalidPeg::UnknownEpoch { .. }
+                | InvalidPeg::CreditedBefore { .. }
                 | InvalidPeg::ClaimWindowOver { .. }
                 | InvalidPeg::RequestOutOfRange { .. },
-            ) => {
-                self.relay(id, RelayVerdict::Ignore);
-            }
-            Standing::Invalid(_) => {
-                self.relay(id, RelayVerdict::Reject);
-                self.punish(now, peer, Offence::InvalidClaim);
-            }
+            ) => RelayVerdict::Ignore,
+            Standing::Invalid(_) => RelayVerdict::Reject,
+        };
+        let wasted = if verdict == RelayVerdict::Accept { 0 } else { reading.cost() };
+        self.peers.end(&peer, Topic::Claims, reading.cost(), wasted);
+        self.relay(id, verdict);
+        if verdict == RelayVerdict::Reject {
+            self.punish(now, peer, Offence::InvalidClaim);
         }
     }
 
@@ -229,30 +231,35 @@ impl Node {
         self.claims.claims.get(deposit).map(|claim| claim.peg_in.proof.height)
     }
 
-    fn standing(&self, now: Now, peg_in: &PegIn) -> Standing {
-        let Some(height) = self.tip.height().next() else {
-            return Standing::Waits(InvalidPeg::Frozen);
-        };
-        let time = u32::try_from(now.unix.as_secs()).unwrap_or(u32::MAX).max(self.tip.time());
-        let mut step = Step::new(self.tip.peg(), PegContext { height, time });
-        let least = self.tip.peg().network().params().peg_in_min;
-        match step.peg_in(peg_in.clone()) {
-            Ok(()) => Standing::Ready,
-            // Of another branch of Bitcoin, perhaps, which a peer that is ahead or behind takes for the best.
-            Err(
-                why @ (InvalidPeg::UnknownBlock { .. } | InvalidPeg::Proof { source: InvalidProof::Root { .. }, .. }),
-            ) => Standing::Unknown(why),
-            Err(why @ InvalidPeg::DepositTooSmall { amount, .. }) if amount >= least => Standing::Waits(why),
-            // A lower fee leaves more.
-            Err(why @ InvalidPeg::RequestOutOfRange { amount, min, .. }) if amount < min => Standing::Waits(why),
-            Err(
-                why @ (InvalidPeg::TooShallow { .. }
-                | InvalidPeg::StaleTip { .. }
-                | InvalidPeg::TooManyCoins { .. }
-                | InvalidPeg::ReserveTooSmall { .. }
-                | InvalidPeg::Frozen),
-            ) => Standing::Waits(why),
-            Err(why) => Standing::Invalid(why),
+    /// This machine's clock for what the next block may hold, in seconds of Unix time.
+    pub(super) fn time(&self, now: Now) -> u32 {
+        u32::try_from(now.unix.as_secs()).unwrap_or(u32::MAX).max(self.tip.time())
+    }
+}
+
+/// What the rules say of a deposit on top of a tip: its proof is hashed once.
+pub(super) fn standing(tip: &Tip, time: u32, peg_in: &PegIn) -> Standing {
+    let Some(height) = tip.height().next() else {
+        return Standing::Waits(InvalidPeg::Frozen);
+    };
+    let mut step = Step::new(tip.peg(), PegContext { height, time });
+    let least = tip.peg().network().params().peg_in_min;
+    match step.peg_in(peg_in.clone()) {
+        Ok(()) => Standing::Ready,
+        // Of another branch of Bitcoin, perhaps, which a peer that is ahead or behind takes for the best.
+        Err(why @ (InvalidPeg::UnknownBlock { .. } | InvalidPeg::Proof { source: InvalidProof::Root { .. }, .. })) => {
+            Standing::Unknown(why)
         }
+        Err(why @ InvalidPeg::DepositTooSmall { amount, .. }) if amount >= least => Standing::Waits(why),
+        // A lower fee leaves more.
+        Err(why @ InvalidPeg::RequestOutOfRange { amount, min, .. }) if amount < min => Standing::Waits(why),
+        Err(
+            why @ (InvalidPeg::TooShallow { .. }
+            | InvalidPeg::StaleTip { .. }
+            | InvalidPeg::TooManyCoins { .. }
+            | InvalidPeg::ReserveTooSmall { .. }
+            | InvalidPeg::Frozen),
+        ) => Standing::Waits(why),
+        Err(why) => Standing::Invalid(why),
     }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use bitcoin::Transaction;
 use bytes::Bytes;
 use causeway_chainspec::{Height, SatPerKvb};
-use causeway_consensus::bft::CertificateError;
+use causeway_consensus::bft::{CertificateError, CheckedMessage, Unsigned};
 use causeway_consensus::peg::evidence::PegIn;
 use causeway_consensus::{ConnectedBlock, InvalidBlock, NotReady};
 use libp2p::PeerId;
 
+use super::jobs::ReadMessage;
 use super::peg::{BitcoinAnswer, BitcoinOffer};
 use crate::mempool::{Checked, Package, PackageAnswer, Reject};
 use crate::wire::{Request, Response, Topic};
@@ -95,6 +96,20 @@ pub enum Event {
         id: OutboundId,
         /// The answer.
         result: Result<Response, RequestFailure>,
+    },
+    /// The signatures of a consensus message were checked: the answer to [`Action::Verify`](super::Action::Verify).
+    Verified {
+        /// The job.
+        ticket: Ticket,
+        /// The message, or what is wrong with it.
+        result: Result<CheckedMessage, Unsigned>,
+    },
+    /// A gossip message was read: the answer to [`Action::Read`](super::Action::Read).
+    Read {
+        /// The job.
+        ticket: Ticket,
+        /// What it says.
+        message: ReadMessage,
     },
     /// A block was judged by the rules: the answer to [`Action::Validate`](super::Action::Validate).
     Validated {

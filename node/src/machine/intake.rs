@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::consensus::deserialize;
 use bitcoin::{Transaction, Txid};
 use bytes::Bytes;
 use causeway_consensus::{Block, Tx};
@@ -15,15 +14,16 @@ use libp2p::PeerId;
 
 use packages::Packages;
 
-use super::Node;
 use super::action::{Action, RelayVerdict};
+use super::allowance::transaction_cost;
 use super::event::{GossipId, Now, SubmitId, Ticket};
 use super::jobs::CheckJob;
 use super::report::{Offence, TransactionCounts};
 use super::timers::Alarm;
+use super::{Node, Reading};
 use crate::mempool::snapshot::SnapshotEntry;
-use crate::mempool::{Checked, CoinRequest, Departed, Departure, NotYet, Outcome, PolicyReject, Reject};
-use crate::wire::{TRANSACTIONS_MAX, Topic, decode_transactions, encode_transaction, encode_transactions};
+use crate::mempool::{self, Checked, CoinRequest, Departed, Departure, NotYet, Outcome, PolicyReject, Reject};
+use crate::wire::{TRANSACTIONS_MAX, Topic, encode_transaction, encode_transactions};
 use orphans::{Orphan, Orphans};
 
 /// Jobs of checks that run at once, and the transactions of one. To wake a thread costs about as much as to check a
@@ -42,8 +42,9 @@ const SEND_EVERY: Duration = Duration::from_millis(100);
 /// Bytes that are sent at once, unless a single transaction has more.
 const GATHER_BYTES: usize = 100_000;
 
-/// Transactions of peers that wait for a check, and their bytes. What comes on top is dropped.
+/// Transactions of peers that wait for a check, those of one peer, and their bytes. What comes on top is dropped.
 const QUEUE_MAX: usize = 4_096;
+const QUEUE_PER_PEER: usize = QUEUE_MAX / 4;
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 
 /// Transactions handed in here that have no verdict yet, also of clients that have gone. More are turned away.
@@ -94,11 +95,38 @@ struct Arrival {
 }
 
 /// What became of the transactions of a message.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug)]
 struct Message {
+    peer: PeerId,
+    /// What it costs of the peer's allowance while it is under way, and how much of that came to nothing.
+    cost: u32,
+    wasted: u32,
     open: usize,
-    accepted: usize,
-    invalid: usize,
+    /// Those that the pool took from it.
+    accepted: Vec<Arc<Transaction>>,
+    /// Whether one can never be valid.
+    invalid: bool,
+    /// Whether one is neither in the pool nor invalid: nobody here has looked at all of it.
+    unverified: bool,
+}
+
+/// What became of one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fate {
+    /// The pool took it.
+    Accepted(Arc<Transaction>),
+    /// The pool has it, with these witnesses.
+    Known,
+    /// The pool does not take it, and it may be right.
+    Unverified {
+        /// What it cost.
+        cost: u32,
+    },
+    /// It can never be valid.
+    Invalid {
+        /// What it cost.
+        cost: u32,
+    },
 }
 
 /// Where a transaction came from.
@@ -159,44 +187,73 @@ impl Intake {
 }
 
 impl Node {
-    /// Transactions of a peer.
-    pub(super) fn gossiped_transactions(&mut self, now: Now, peer: PeerId, id: GossipId, bytes: Bytes) {
-        let size = bytes.len();
-        let list = decode_transactions(bytes).ok().and_then(|list| {
-            list.iter().map(|bytes| deserialize::<Transaction>(bytes).ok()).collect::<Option<Vec<_>>>()
-        });
-        let Some(list) = list else {
-            self.relay(id, RelayVerdict::Reject);
-            return self.punish(now, peer, Offence::Malformed);
-        };
-        if self.intake.queue.len() + list.len() > QUEUE_MAX || self.intake.queued_bytes + size > QUEUE_BYTES_MAX {
-            return self.relay(id, RelayVerdict::Ignore);
+    /// Transactions of a peer, with what each says by itself.
+    pub(super) fn gossiped_transactions(
+        &mut self,
+        now: Now,
+        reading: Reading,
+        list: Vec<(Arc<Transaction>, Result<mempool::Read, Reject>)>,
+    ) {
+        let Reading { peer, id, bytes, .. } = reading;
+        let of_peer: usize =
+            self.intake.messages.values().filter(|message| message.peer == peer).map(|message| message.open).sum();
+        let (all, all_bytes) = (self.intake.queue.len() + list.len(), self.intake.queued_bytes + bytes);
+        if all > QUEUE_MAX || all_bytes > QUEUE_BYTES_MAX || of_peer + list.len() > QUEUE_PER_PEER {
+            self.peers.end(&peer, Topic::Transactions, reading.cost(), 0);
+            return self.of_no_use(peer, Topic::Transactions, id);
         }
-        self.intake.messages.insert(id, Message { open: list.len(), ..Message::default() });
-        for transaction in list {
-            let bytes = transaction.total_size();
-            self.begin(now, Arc::new(transaction), bytes, Origin::Peer { peer, id });
+        let message = Message {
+            peer,
+            cost: reading.cost(),
+            wasted: 0,
+            open: list.len(),
+            accepted: Vec::new(),
+            invalid: false,
+            unverified: false,
+        };
+        self.intake.messages.insert(id, message);
+        for (transaction, read) in list {
+            let (bytes, origin) = (transaction.total_size(), Origin::Peer { peer, id });
+            let now_s = now.unix.as_secs();
+            let request = read.and_then(|read| self.mempool.begin_read(read, now_s, now_s));
+            self.begun(now, request, Arrival { transaction, bytes, origin });
         }
         self.run_checks(now);
     }
 
-    /// Takes note of what became of a transaction of a message, and sends the message on once all are known: if some of
-    /// them are worth it, and none is against the rules.
-    fn settle(&mut self, id: GossipId, note: impl FnOnce(&mut Message)) {
+    /// Takes note of what became of a transaction of a message. Once all are known, the message is sent on if the pool has
+    /// every one of them, and took one just now: whoever gets it may hold each against this node. Of any other message what
+    /// the pool took is sent on by itself.
+    fn settle(&mut self, now: Now, id: GossipId, fate: Fate) {
         let Some(message) = self.intake.messages.get_mut(&id) else { return };
         message.open = message.open.saturating_sub(1);
-        note(message);
-        let Message { open, accepted, invalid } = *message;
-        if open == 0 {
-            self.intake.messages.remove(&id);
-            self.relay(
-                id,
-                match (accepted, invalid) {
-                    (_, 1..) => RelayVerdict::Reject,
-                    (1.., 0) => RelayVerdict::Accept,
-                    (0, 0) => RelayVerdict::Ignore,
-                },
-            );
+        match fate {
+            Fate::Accepted(transaction) => message.accepted.push(transaction),
+            Fate::Known => {}
+            Fate::Unverified { cost } => {
+                message.unverified = true;
+                message.wasted = message.wasted.saturating_add(cost);
+            }
+            Fate::Invalid { cost } => {
+                message.invalid = true;
+                message.wasted = message.wasted.saturating_add(cost);
+            }
+        }
+        if message.open > 0 {
+            return;
+        }
+        let Some(message) = self.intake.messages.remove(&id) else { return };
+        let Message { peer, cost, wasted, accepted, invalid, unverified, .. } = message;
+        self.peers.end(&peer, Topic::Transactions, cost, wasted);
+        if !invalid && !unverified && !accepted.is_empty() {
+            return self.relay(id, RelayVerdict::Accept);
+        }
+        if accepted.is_empty() {
+            self.peers.idle(&peer, Topic::Transactions);
+        }
+        self.relay(id, if invalid { RelayVerdict::Reject } else { RelayVerdict::Ignore });
+        for transaction in accepted {
+            self.publish_transaction(now, &transaction);
         }
     }
 
@@ -212,9 +269,14 @@ impl Node {
     }
 
     fn begin(&mut self, now: Now, transaction: Arc<Transaction>, bytes: usize, origin: Origin) {
-        match self.mempool.begin(Arc::clone(&transaction), now.unix.as_secs()) {
-            Ok(request) => self.enqueue(request, Arrival { transaction, bytes, origin }),
-            Err(reject) => self.refuse(now, transaction, origin, reject),
+        let request = self.mempool.begin(Arc::clone(&transaction), now.unix.as_secs());
+        self.begun(now, request, Arrival { transaction, bytes, origin });
+    }
+
+    fn begun(&mut self, now: Now, request: Result<CoinRequest, Reject>, arrival: Arrival) {
+        match request {
+            Ok(request) => self.enqueue(request, arrival),
+            Err(reject) => self.refuse(now, arrival.transaction, arrival.origin, reject),
         }
     }
 
@@ -289,7 +351,7 @@ impl Node {
     fn accepted(&mut self, now: Now, arrival: &Arrival, txid: Txid) {
         self.intake.counts.accepted += 1;
         match arrival.origin {
-            Origin::Peer { id, .. } => self.settle(id, |message| message.accepted += 1),
+            Origin::Peer { id, .. } => self.settle(now, id, Fate::Accepted(Arc::clone(&arrival.transaction))),
             Origin::Here { id } => {
                 self.intake.here -= 1;
                 self.actions.push(Action::Reply { id, result: Ok(txid) });
@@ -351,11 +413,13 @@ impl Node {
         };
         match origin {
             Origin::Peer { peer, id } => {
+                let cost = transaction_cost(transaction.total_size());
                 if let Reject::Invalid(_) = reject {
-                    self.settle(id, |message| message.invalid += 1);
+                    self.settle(now, id, Fate::Invalid { cost });
                     return self.punish(now, peer, Offence::InvalidTransaction);
                 }
-                self.settle(id, |_| {});
+                let known = matches!(reject, Reject::Policy(PolicyReject::AlreadyInMempool));
+                self.settle(now, id, if known { Fate::Known } else { Fate::Unverified { cost } });
                 if reject.is_for_the_fee() {
                     return self.keep_poor(now, peer, transaction);
                 }
@@ -428,5 +492,7 @@ impl Node {
     }
 }
 
+#[cfg(test)]
+mod relay_tests;
 #[cfg(test)]
 mod tests;

@@ -4,21 +4,23 @@
 use std::sync::Arc;
 
 use bitcoin::block::Header;
-use bitcoin::consensus::serialize;
+use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, BlockHash, ScriptBuf, Transaction};
 use bytes::Bytes;
 use causeway_chainspec::{ChainId, Height, Params};
 use causeway_consensus::assemble::assemble_block;
-use causeway_consensus::bft::{CertificateError, CommitCertificate, ValidatorSet};
+use causeway_consensus::bft::{CertificateError, CheckedMessage, CommitCertificate, Message, Unsigned, ValidatorSet};
+use causeway_consensus::peg::evidence::PegIn;
 use causeway_consensus::{
     ChainView, CheckedBlock, ConnectError, InvalidBlock, ResolveError, ScriptCache, StateFault, Tip, Workers,
     check_block, connect_block, parse_block, resolve,
 };
 
+use super::claims::{Standing, standing};
 use super::event::Verdict;
-use crate::mempool::{CheckError, Checked, CoinRequest, Reject};
-use crate::wire::FinalBlock;
+use crate::mempool::{self, CheckError, Checked, CoinRequest, Reader, Reject};
+use crate::wire::{FinalBlock, decode_claim, decode_transactions};
 
 /// A block to judge by the rules.
 #[derive(Clone, Debug)]
@@ -165,6 +167,79 @@ impl CheckJob {
             Err(CheckError::Fault(fault)) => Err(fault),
         };
         self.requests.into_iter().map(check).collect()
+    }
+}
+
+/// Signatures of a consensus message to check.
+#[derive(Clone, Debug)]
+pub struct VerifyJob {
+    /// The message.
+    pub message: Message,
+    /// The chain.
+    pub chain: ChainId,
+    /// Those who may have signed it.
+    pub set: ValidatorSet,
+}
+
+impl VerifyJob {
+    /// Checks the message: some 40 us a signature, of which it has one, or up to 256.
+    ///
+    /// # Errors
+    /// It is not what members of the set signed.
+    pub fn run(self) -> Result<CheckedMessage, Unsigned> {
+        self.message.check(self.chain, &self.set)
+    }
+}
+
+/// A gossip message of many bytes to read: everything is decoded and hashed that is in it.
+#[derive(Clone, Debug)]
+pub enum ReadJob {
+    /// Of the topic of transactions.
+    Transactions {
+        /// The message.
+        bytes: Bytes,
+        /// The pool's.
+        reader: Arc<Reader>,
+    },
+    /// Of the topic of claims.
+    Claim {
+        /// The message.
+        bytes: Bytes,
+        /// The tip to check its proof against.
+        tip: Arc<Tip>,
+        /// This machine's clock, in seconds of Unix time.
+        time: u32,
+    },
+}
+
+/// What a gossip message says.
+#[derive(Debug)]
+pub enum ReadMessage {
+    /// Nothing.
+    Malformed,
+    /// These transactions, and what each says by itself.
+    Transactions(Vec<(Arc<Transaction>, Result<mempool::Read, Reject>)>),
+    /// This deposit, and what the rules say of it.
+    Claim(Box<PegIn>, Standing),
+}
+
+impl ReadJob {
+    /// Reads the message: up to some milliseconds.
+    pub fn run(self) -> ReadMessage {
+        let read = match self {
+            Self::Transactions { bytes, reader } => decode_transactions(bytes).ok().and_then(|list| {
+                let read = |bytes: &Bytes| {
+                    let transaction = Arc::new(deserialize::<Transaction>(bytes).ok()?);
+                    Some((Arc::clone(&transaction), reader.read(transaction)))
+                };
+                list.iter().map(read).collect::<Option<Vec<_>>>().map(ReadMessage::Transactions)
+            }),
+            Self::Claim { bytes, tip, time } => decode_claim(&bytes).map(|peg_in| {
+                let standing = standing(&tip, time, &peg_in);
+                ReadMessage::Claim(Box::new(peg_in), standing)
+            }),
+        };
+        read.unwrap_or(ReadMessage::Malformed)
     }
 }
 

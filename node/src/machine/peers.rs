@@ -1,12 +1,14 @@
 //! What is known of the peers: their tips, and how far they can be trusted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use causeway_chainspec::Height;
 use libp2p::PeerId;
 
+use super::allowance::{Admission, Allowance};
 use super::report::{Offence, PeerStatus};
+use crate::wire::Topic;
 
 /// The score of a peer that did nothing wrong.
 const SCORE_FULL: i32 = 100;
@@ -17,20 +19,17 @@ const POINT_BACK: Duration = Duration::from_secs(6);
 /// How long a peer without score stays away.
 pub(super) const BAN: Duration = Duration::from_secs(600);
 
-/// Scores of peers that are gone are kept for this many, so that reconnecting forgives nothing.
+/// Peers that are gone are remembered if they have lost something, so many, so that reconnecting forgives nothing.
 const GONE_MAX: usize = 1_000;
-
-/// Signatures that are verified for a peer at once, and each second: votes of 256 validators, several times over. One
-/// takes some 40 us.
-const SIGNATURES_BURST: u32 = 4_096;
-const SIGNATURES_PER_SECOND: u32 = 2_048;
 
 /// The peers of this chain.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     connected: BTreeMap<PeerId, Peer>,
-    /// Score, and when it was that.
-    gone: BTreeMap<PeerId, (i32, Duration)>,
+    gone: BTreeMap<PeerId, Peer>,
+    /// Never banned, and never disconnected for what they cost: the operator wants them whatever they do, and without them
+    /// a validator behind sentries has nobody. What they send is bounded all the same.
+    trusted: BTreeSet<PeerId>,
     /// When anything last happened.
     uptime: Duration,
 }
@@ -42,9 +41,7 @@ struct Peer {
     score: i32,
     /// When the score was that.
     scored: Duration,
-    /// Signatures of its messages that may be verified, and since when.
-    signatures: u32,
-    allowed: Duration,
+    allowance: Allowance,
 }
 
 /// What an offence led to.
@@ -57,53 +54,91 @@ pub(super) enum Penalty {
 }
 
 impl Peers {
+    /// Nobody is connected yet.
+    pub(super) fn new(trusted: BTreeSet<PeerId>) -> Self {
+        Self { trusted, ..Self::default() }
+    }
+
     /// Takes note of the time.
     pub(super) fn tick(&mut self, uptime: Duration) {
         self.uptime = uptime;
     }
 
     pub(super) fn connect(&mut self, peer: PeerId, uptime: Duration) {
-        let (score, scored) = self.gone.remove(&peer).unwrap_or((SCORE_FULL, uptime));
-        let new = Peer { height: None, score, scored, signatures: SIGNATURES_BURST, allowed: uptime };
-        self.connected.entry(peer).or_insert(new);
+        let allowance = Allowance::new(uptime);
+        let new = Peer { height: None, score: SCORE_FULL, scored: uptime, allowance };
+        let known = self.gone.remove(&peer).map(|gone| Peer { height: None, ..gone });
+        self.connected.entry(peer).or_insert(known.unwrap_or(new));
     }
 
     pub(super) fn disconnect(&mut self, peer: &PeerId) {
-        let Some(left) = self.connected.remove(peer) else { return };
-        if left.score < SCORE_FULL {
+        let Some(mut left) = self.connected.remove(peer) else { return };
+        if left.score < SCORE_FULL || !left.allowance.is_whole(self.uptime) {
             if self.gone.len() >= GONE_MAX {
                 self.gone.pop_first();
             }
             // A ban takes the score's place.
-            self.gone.insert(*peer, (left.score.max(1), left.scored));
+            left.score = left.score.max(1);
+            self.gone.insert(*peer, left);
         }
     }
 
     /// Takes score from a peer; nothing if it is gone.
     pub(super) fn punish(&mut self, peer: &PeerId, offence: Offence, uptime: Duration) -> Option<Penalty> {
+        let trusted = self.trusted.contains(peer);
         let peer = self.connected.get_mut(peer)?;
         (peer.score, peer.scored) = peer.score_at(uptime);
         peer.score -= offence.cost();
-        if offence == Offence::Stalled {
+        if offence == Offence::Stalled || trusted {
             // Silence may be the network's: it never bans.
             peer.score = peer.score.max(1);
         }
         Some(if peer.score > 0 { Penalty::Left(peer.score) } else { Penalty::Ban })
     }
 
-    /// Whether this many signatures of a peer's message may be verified.
-    pub(super) fn allow_signatures(&mut self, peer: &PeerId, count: u32) -> bool {
+    /// Whether a peer's message is looked at.
+    pub(super) fn knock(&mut self, peer: &PeerId, topic: Topic) -> Admission {
         let uptime = self.uptime;
-        let Some(peer) = self.connected.get_mut(peer) else { return false };
-        let seconds = u32::try_from(uptime.saturating_sub(peer.allowed).as_secs()).unwrap_or(u32::MAX);
-        if seconds > 0 {
-            let more = seconds.saturating_mul(SIGNATURES_PER_SECOND);
-            peer.signatures = peer.signatures.saturating_add(more).min(SIGNATURES_BURST);
-            peer.allowed = uptime;
+        let Some(known) = self.connected.get_mut(peer) else { return Admission::No };
+        match known.allowance.knock(uptime, topic) {
+            Admission::HangUp if self.trusted.contains(peer) => Admission::No,
+            admission => admission,
         }
-        let left = peer.signatures.checked_sub(count);
-        peer.signatures = left.unwrap_or(peer.signatures);
-        left.is_some()
+    }
+
+    /// Whether a peer has something left of its allowance.
+    pub(super) fn is_open(&mut self, peer: &PeerId, topic: Topic) -> bool {
+        let uptime = self.uptime;
+        self.connected.get_mut(peer).is_some_and(|peer| peer.allowance.is_open(uptime, topic))
+    }
+
+    /// Begins work for a peer, unless too much is under way. Each is ended by [`Peers::end`].
+    pub(super) fn begin(&mut self, peer: &PeerId, topic: Topic, cost: u32) -> bool {
+        self.connected.get_mut(peer).is_some_and(|peer| peer.allowance.begin(topic, cost))
+    }
+
+    /// Work for a peer has ended, and so much of it came to nothing.
+    pub(super) fn end(&mut self, peer: &PeerId, topic: Topic, cost: u32, wasted: u32) {
+        let uptime = self.uptime;
+        self.with_allowance(peer, |allowance| allowance.end(uptime, topic, cost, wasted));
+    }
+
+    /// What was held against a peer's allowance was of use.
+    pub(super) fn forgive(&mut self, peer: &PeerId, topic: Topic, cost: u32) {
+        self.with_allowance(peer, |allowance| allowance.forgive(topic, cost));
+    }
+
+    /// A message of a peer told nothing new.
+    pub(super) fn idle(&mut self, peer: &PeerId, topic: Topic) {
+        let uptime = self.uptime;
+        self.with_allowance(peer, |allowance| allowance.idle(uptime, topic));
+    }
+
+    /// Of a peer that is connected, or was a moment ago.
+    fn with_allowance(&mut self, peer: &PeerId, change: impl FnOnce(&mut Allowance)) {
+        if let Some(peer) = self.connected.get_mut(peer).or_else(|| self.gone.get_mut(peer)) {
+            change(&mut peer.allowance);
+        }
     }
 
     /// Takes note of the tip that a peer tells of.

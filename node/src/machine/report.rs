@@ -11,6 +11,7 @@ use causeway_consensus::peg::state::Freeze;
 use libp2p::PeerId;
 
 use super::peg::BitcoinAnswer;
+use crate::wire::Topic;
 
 /// A fact for the log.
 #[derive(Debug)]
@@ -138,6 +139,13 @@ pub enum Report {
         /// For how long.
         duration: Duration,
     },
+    /// A peer was disconnected: for long it has sent far more than is of use.
+    HungUp {
+        /// Who.
+        peer: PeerId,
+        /// What it sent last.
+        topic: Topic,
+    },
     /// A block of ours breaks a rule of ours. It is not proposed.
     OwnBlockInvalid {
         /// Its height.
@@ -148,23 +156,38 @@ pub enum Report {
 }
 
 /// What a peer did that it should not have.
+///
+/// Honest nodes pass on what others made, so each offence is one that no honest node can be made to commit: it is about
+/// what the peer said for itself, or about what it must have checked before it sent it on. Whatever may look otherwise
+/// from another tip, another pool or with other settings is none; it costs a little of the peer's allowance
+/// (`machine::allowance`), which bans nobody. Peers that the operator has named are never banned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offence {
-    /// Bytes that are no message.
+    /// Bytes that are no message. A node sends a message on only after it has read these very bytes, with the same code and
+    /// the same bounds: nodes of another version of the protocol are not connected. An answer is its own.
     Malformed,
-    /// A vote, proposal or certificate whose signatures or signers are wrong.
+    /// A vote, proposal or certificate with a signature that is not of the key that it names. A node sends none on that it
+    /// has not checked, and whether a signature is right depends on no tip. That signers are no validators, or too few, is
+    /// no offence: at a change of validators the set of a neighbour is another for one height.
     BadSignature,
-    /// A block whose content does not belong to its header.
+    /// A block whose content does not belong to its header. A node sends a body on only after it has compared the two, and
+    /// answers with none that it has not.
     AlteredBlock,
-    /// A claim of a deposit that breaks a rule.
+    /// A claim of a deposit that breaks a rule. A node sends one on only after it has checked the proof. What depends on the
+    /// tip is no offence: that Bitcoin's block is not known, a credit, the fee, ages, the reserve, a frozen peg.
     InvalidClaim,
-    /// A transaction that no node could ever take.
+    /// A transaction that no node could ever take: a wrong signature, a value or a form that no block may hold. A message is
+    /// sent on only if the pool took, or has with the same witnesses, every one of its transactions; what is taken out of a
+    /// message with others is sent in another. The verdict depends on outputs that the transaction names by hash, not on
+    /// the tip or the pool; what depends on these (coins that are missing, locks, fees, conflicts) is no offence.
     InvalidTransaction,
-    /// A wrong certificate, blocks that were not asked for, or not the blocks of their certificates.
+    /// A wrong certificate, blocks that were not asked for, or not the blocks of their certificates. Answers come from the
+    /// answerer's own disk, where nothing is that it has not verified.
     LyingSync,
-    /// A promised answer that did not come in time.
+    /// A promised answer that did not come in time. Never bans: the network may be at fault.
     Stalled,
-    /// An answer without any of the blocks that it had told of.
+    /// An answer without any of the blocks that it had told of. What a node tells of is on its disk; one that answers enough
+    /// refuses, which is no offence.
     EmptyAnswer,
 }
 

@@ -272,6 +272,7 @@ impl Node {
         let after = blocks.get(1).map(|after| after.block.clone());
         let Ok(certificate) = CommitCertificate::decode(&block.certificate) else {
             self.unserved(next, peer);
+            self.peers.doubt(&peer, self.tip.height());
             return self.punish(now, peer, Offence::LyingSync);
         };
         let ticket = self.ticket();
@@ -311,6 +312,8 @@ impl Node {
             }
             Verdict::Invalid(_) | Verdict::Unproven(_) => {
                 self.unserved(judging.height, judging.peer);
+                // One that is never banned is not asked the same again at once.
+                self.peers.doubt(&judging.peer, judging.height.prev().unwrap_or(judging.height));
                 self.punish(now, judging.peer, Offence::LyingSync);
             }
         }

@@ -303,10 +303,12 @@ impl Node {
             TipStatement::Question { time, .. } => self.tips.is_new(&by, *time, now.uptime),
             TipStatement::Answer { answers, .. } => !self.tips.open(answers, &by).is_empty(),
         };
-        if !is_useful || !self.peers.allow_signatures(&peer, 1) {
-            return self.relay(id, RelayVerdict::Ignore);
+        if !is_useful || !self.peers.begin(&peer, Topic::Consensus, 1) {
+            return self.of_no_use(peer, Topic::Consensus, id);
         }
-        if !signed.signature.verifies(&signed.statement.digest(self.chain), member.key()) {
+        let is_signed = signed.signature.verifies(&signed.statement.digest(self.chain), member.key());
+        self.peers.end(&peer, Topic::Consensus, 1, u32::from(!is_signed));
+        if !is_signed {
             // Nobody sends a statement on before this check.
             self.relay(id, RelayVerdict::Reject);
             return self.punish(now, peer, Offence::BadSignature);

@@ -134,6 +134,7 @@ struct StoreFamilies {
 struct P2p {
     peers: Levels,
     bans: Total,
+    hung_up: Total,
     offences: Totals,
     lost: Totals,
 }
@@ -172,6 +173,7 @@ impl Metrics {
             Report::SignedElsewhere { .. } => drop(consensus.signed_elsewhere.inc()),
             Report::Misbehaved { offence, .. } => p2p.offences.add(offence.name()),
             Report::Banned { .. } => drop(p2p.bans.inc()),
+            Report::HungUp { .. } => drop(p2p.hung_up.inc()),
             // The node counts rounds itself; the rest is seen by a scrape, or belongs to the log.
             Report::Round { .. }
             | Report::TipUnconfirmed { .. }
@@ -498,6 +500,7 @@ impl P2p {
         Self {
             peers: area.levels("peers", None, "direction", "Connected peers, by who called"),
             bans: area.total("bans", "Peers that were banned"),
+            hung_up: area.total("hung_up", "Peers that were disconnected because they sent far more than was of use"),
             offences: area.totals("offences", "offence", "What peers did that they should not have"),
             lost: area.totals("lost_messages", "what", "Dropped because the network or the node was too busy"),
         }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::num::NonZeroUsize;
@@ -64,6 +65,7 @@ impl Site {
             scripts: Arc::new(ScriptCache::new(10)),
             snapshot: Vec::new(),
             seed: [0; 32],
+            trusted: BTreeSet::new(),
         });
         let (sender, calls) = mpsc::channel(1_024);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -1,5 +1,6 @@
-//! What works for the node's thread: checks of transactions on a pool of threads, blocks on a second one, commits on a
-//! thread of their own. Every result comes back as an event.
+//! What works for the node's thread: signatures of consensus messages on a pool of threads, reading and checking of
+//! transactions and claims on a second, blocks on a third, commits on a thread of their own: no vote waits for a
+//! transaction. Every result comes back as an event.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 use super::p2p::P2p;
 use super::prefetch::Prefetcher;
 use super::run::{AskBitcoin, RunError};
-use crate::machine::jobs::{AssembleJob, CheckJob, FillJob, ValidateJob};
+use crate::machine::jobs::{AssembleJob, CheckJob, FillJob, ReadJob, ValidateJob, VerifyJob};
 use crate::machine::peg::{BitcoinAnswer, BitcoinQuestion};
 use crate::machine::{Event, Filled, InboundId, Ticket};
 use crate::mempool::PackageCheck;
@@ -57,6 +58,7 @@ pub(super) struct Helpers {
     store: Arc<Store>,
     workers: Arc<Workers>,
     scripts: Arc<ScriptCache>,
+    votes: Pool,
     checks: Pool,
     blocks: Pool,
     /// Of each job of a block that is not done.
@@ -95,6 +97,7 @@ impl Helpers {
             store,
             workers,
             scripts,
+            votes: Pool::new("votes", cores.get())?,
             checks: Pool::new("check", cores.get())?,
             blocks: Pool::new("block", BLOCKS_AT_ONCE)?,
             cancels: BTreeMap::new(),
@@ -168,6 +171,20 @@ impl Helpers {
     pub(super) fn check_package(&self, ticket: Ticket, check: PackageCheck) {
         self.run(&self.checks, Metrics::checked, move |work| {
             Ok(Event::PackageChecked { ticket, answer: check.run(&*work.store)? })
+        });
+    }
+
+    pub(super) fn verify(&self, ticket: Ticket, job: VerifyJob) {
+        let results = self.results.clone();
+        self.votes.spawn(move || {
+            results.send(Ok::<_, RunError>(Event::Verified { ticket, result: job.run() }));
+        });
+    }
+
+    pub(super) fn read(&self, ticket: Ticket, job: ReadJob) {
+        let results = self.results.clone();
+        self.checks.spawn(move || {
+            results.send(Ok::<_, RunError>(Event::Read { ticket, message: job.run() }));
         });
     }
 

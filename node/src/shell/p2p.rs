@@ -21,6 +21,8 @@
 //! When the swarm is slow, publications, verdicts and answers beyond [`COMMANDS`] are dropped with a warning; requests and
 //! bans wait.
 //!
+//! What a peer sends beyond what an honest one would (`meter`) is dropped before gossipsub sees and remembers it.
+//!
 //! What never enters: whether a message is right. The machine says so, and bans.
 
 mod address;
@@ -35,6 +37,7 @@ mod gate;
 mod gossip;
 pub mod lanes;
 mod limits;
+mod meter;
 mod names;
 mod peer_list;
 mod peers;
@@ -265,6 +268,7 @@ enum Command {
     Request { peer: PeerId, id: OutboundId, request: Request },
     Respond { id: InboundId, response: Response },
     Ban { peer: PeerId, duration: Duration },
+    HangUp { peer: PeerId },
     Peers { reply: oneshot::Sender<Vec<PeerInfo>> },
 }
 
@@ -275,7 +279,7 @@ impl Laned for Command {
     fn lane(&self) -> Lane {
         match self {
             // As many as the node's list of open requests, as its verdicts about peers, and as there are who ask.
-            Self::Request { .. } | Self::Ban { .. } | Self::Peers { .. } => Lane::Kept,
+            Self::Request { .. } | Self::Ban { .. } | Self::HangUp { .. } | Self::Peers { .. } => Lane::Kept,
             Self::Publish { topic, .. } => Lane::of(*topic),
             Self::Relay { id, .. } => Lane::of(gossip::topic(*id)),
             Self::Respond { response: Response::Body(_), .. } => Lane::Bodies,
@@ -306,9 +310,11 @@ impl Shared {
     }
 
     /// The same for a message that the node does not get.
-    fn lose_gossip(&self, topic: Topic, peer: PeerId) {
-        let lost = self.gossip.fetch_add(1, Ordering::Relaxed) + 1;
-        if lost.is_power_of_two() {
+    fn lose_gossip(&self, topic: Topic, peer: PeerId, count: u64) {
+        let before = self.gossip.fetch_add(count, Ordering::Relaxed);
+        let lost = before + count;
+        // A power of two was reached or passed.
+        if before.leading_zeros() != lost.leading_zeros() {
             tracing::warn!(topic = topic.name(), %peer, lost, "gossip was dropped: it is more than the node can take");
         }
     }
@@ -358,6 +364,11 @@ impl P2p {
         self.send(Command::Ban { peer, duration });
     }
 
+    /// Disconnects a peer, which may come back.
+    pub fn hang_up(&self, peer: PeerId) {
+        self.send(Command::HangUp { peer });
+    }
+
     /// Returns the connected peers, none if the swarm has stopped. Waits for the swarm.
     pub async fn peers(&self) -> Vec<PeerInfo> {
         let (reply, answer) = oneshot::channel();
@@ -388,7 +399,7 @@ impl P2p {
             Some(Command::Publish { .. }) => self.shared.lose_command("publication"),
             Some(Command::Relay { .. }) => self.shared.lose_command("verdict"),
             Some(Command::Respond { .. }) => self.shared.lose_command("answer"),
-            Some(Command::Request { .. } | Command::Ban { .. } | Command::Peers { .. }) => {
+            Some(Command::Request { .. } | Command::Ban { .. } | Command::HangUp { .. } | Command::Peers { .. }) => {
                 unreachable!("they are kept")
             }
         }

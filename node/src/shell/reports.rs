@@ -68,6 +68,9 @@ pub(super) fn report(report: &Report) {
             let seconds = duration.as_secs();
             warn!(%peer, seconds, "a peer is banned");
         }
+        Report::HungUp { peer, topic } => {
+            warn!(%peer, topic = topic.name(), "a peer was disconnected: it has sent far more than is of use");
+        }
         Report::OwnBlockInvalid { height, rule } => {
             error!(height = height.to_u32(), %rule, "our own block breaks a rule: this is a bug, please report it");
         }

@@ -1,19 +1,20 @@
 //! A whole node, from what its home holds to an orderly end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::ScriptBuf;
-use causeway_chainspec::{ChainId, ChainSpec};
+use causeway_chainspec::ChainSpec;
 use causeway_consensus::bft::{Equivocation, Guarded, Signer, ValidatorSet, ValidatorSetError};
 use causeway_consensus::state::{OpenError, Store};
 use causeway_consensus::{ChainView, ScriptCache, StateFault, Workers};
 use causeway_federation::bitcoind::{Bitcoind, EndpointCountError};
-use libp2p::PeerId;
 use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
 use super::body_file::{BodyFile, BodyFileError};
@@ -165,6 +166,7 @@ async fn run(
         scripts: Arc::clone(&scripts),
         snapshot,
         seed: rand::random(),
+        trusted: trusted(config.p2p.persistent_peers.iter().chain(&config.p2p.only)),
     });
 
     let (desk, clerk) = match open_desk(&home, &config, &spec)? {
@@ -172,7 +174,7 @@ async fn run(
         None => (None, None),
     };
     let (events, network) = p2p::inbox();
-    let p2p = p2p_threads.spawn(p2p::start(network_config(&config, &home, identity, spec.chain_id()), events));
+    let p2p = p2p_threads.spawn(p2p::start(network_config(&config, &home, identity, &spec), events));
     let (p2p, addresses) = p2p.await.map_err(|_| RunError::Died)??;
     for address in &addresses {
         tracing::info!(%address, chain = %spec.chain_id(), "listening for peers");
@@ -391,7 +393,13 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn network_config(config: &Config, home: &Home, identity: Keypair, chain: ChainId) -> P2pConfig {
+/// The peers that these addresses name.
+fn trusted<'a>(addresses: impl Iterator<Item = &'a Multiaddr>) -> BTreeSet<PeerId> {
+    let name = |part| if let Protocol::P2p(peer) = part { Some(peer) } else { None };
+    addresses.filter_map(|address| address.iter().find_map(name)).collect()
+}
+
+fn network_config(config: &Config, home: &Home, identity: Keypair, spec: &ChainSpec) -> P2pConfig {
     let p2p = &config.p2p;
     let defaults = Limits::default();
     let (max, outbound) = (p2p.max_connections, p2p.outbound.min(p2p.max_connections));
@@ -403,11 +411,12 @@ fn network_config(config: &Config, home: &Home, identity: Keypair, chain: ChainI
         outbound_wanted: usize::try_from(outbound).unwrap_or(usize::MAX),
         per_ip,
         per_loopback_ip: defaults.per_loopback_ip.max(per_ip),
+        validators: u32::try_from(spec.validators().len()).unwrap_or(u32::MAX),
         ..defaults
     };
     P2pConfig {
         identity,
-        chain,
+        chain: spec.chain_id(),
         listen: p2p.listen.clone(),
         external: p2p.external.clone(),
         seeds: p2p.seeds.clone(),

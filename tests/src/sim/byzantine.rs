@@ -55,6 +55,8 @@ pub enum Strategy {
     Decoy,
     /// Puts certificates together from what validators signed, each of other votes.
     Certificates,
+    /// Adds to transactions what only those can judge who have them already.
+    Riders,
 }
 
 impl Strategy {
@@ -140,7 +142,8 @@ impl World {
                 | Strategy::JunkBodies
                 | Strategy::Stall
                 | Strategy::Decoy
-                | Strategy::Certificates => true,
+                | Strategy::Certificates
+                | Strategy::Riders => true,
             };
         }
         if truth {
@@ -164,6 +167,10 @@ impl World {
                     Strategy::Stall | Strategy::Decoy => self.come_back(index, strategy),
                     Strategy::Certificates => {
                         self.flood_certificates(index);
+                        self.come_back(index, strategy);
+                    }
+                    Strategy::Riders => {
+                        self.send_riders(index);
                         self.come_back(index, strategy);
                     }
                     Strategy::Equivocate

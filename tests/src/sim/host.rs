@@ -70,6 +70,8 @@ pub(super) struct Life {
     pub(super) todo: VecDeque<Action>,
     /// It waits for the disk.
     pub(super) busy: bool,
+    /// Since when it has not.
+    pub(super) free_since: Duration,
     /// A block is decided, and not on disk.
     pub(super) committing: bool,
     /// When it comes back by itself.
@@ -158,6 +160,7 @@ impl Life {
             inbox: VecDeque::new(),
             todo: VecDeque::new(),
             busy: false,
+            free_since: booted,
             committing: false,
             wake: None,
             carried: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! The lives and deaths of hosts.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,7 @@ impl World {
             scripts: Arc::clone(&scripts),
             snapshot,
             seed,
+            trusted: BTreeSet::new(),
         });
         host.lives += 1;
         let mut life = Life::new(host.lives, self.now, node, scripts);
@@ -157,8 +159,10 @@ impl World {
         if !self.is_alive(host, life) {
             return;
         }
+        let now = self.now;
         if let Some(life) = &mut self.hosts[host].life {
             life.busy = false;
+            life.free_since = now;
         }
         self.finish_sync(host);
         self.pump(host);

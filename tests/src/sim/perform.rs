@@ -10,7 +10,7 @@ use bytes::Bytes;
 use causeway_chainspec::Height;
 use causeway_consensus::bft::{CommitCertificate, HighWaterMark, LogEntry, Writing};
 use causeway_consensus::{ConnectedBlock, NotReady, StateFault};
-use causeway_node::machine::jobs::{AssembleJob, CheckJob, ValidateJob};
+use causeway_node::machine::jobs::{AssembleJob, CheckJob, ReadJob, ValidateJob, VerifyJob};
 use causeway_node::machine::peg::{BitcoinAnswer, BitcoinQuestion};
 use causeway_node::machine::{Action, Event, RelayVerdict, Report, Ticket, Verdict};
 use causeway_node::mempool::PackageCheck;
@@ -26,6 +26,8 @@ pub(super) enum Job {
     Assemble(AssembleJob),
     Check(CheckJob),
     CheckPackage(PackageCheck),
+    Verify(VerifyJob),
+    Read(ReadJob),
     /// A question to the host's Bitcoin node.
     AskBitcoin(BitcoinQuestion),
 }
@@ -52,6 +54,15 @@ impl World {
                 self.respond(index, id, response);
             }
             Action::Ban { peer, duration } => self.ban(index, &peer, duration),
+            Action::HangUp { peer } => self.ban(index, &peer, Duration::ZERO),
+            Action::Verify { ticket, job } => {
+                let time = self.rng.between(Duration::from_micros(40), Duration::from_millis(1));
+                self.start_job(index, ticket, time, Job::Verify(job));
+            }
+            Action::Read { ticket, job } => {
+                let time = self.rng.between(Duration::from_micros(10), Duration::from_millis(2));
+                self.start_job(index, ticket, time, Job::Read(job));
+            }
             Action::Validate { ticket, job } => {
                 self.watch.judging(self.now, index, &self.hosts[index], &job);
                 if let Some(life) = self.hosts[index].life.as_mut().filter(|_| job.proof.is_none())
@@ -189,6 +200,8 @@ impl World {
                 }
                 Ok(Event::BitcoinJudged { ticket, answer })
             }
+            Job::Verify(job) => Ok(Event::Verified { ticket, result: job.run() }),
+            Job::Read(job) => Ok(Event::Read { ticket, message: job.run() }),
             Job::Check(job) => job.run(&host.chain).map(|results| Event::Checked { ticket, results }),
             Job::CheckPackage(check) => check.run(&host.chain).map(|answer| Event::PackageChecked { ticket, answer }),
         };
@@ -352,11 +365,11 @@ impl World {
                     self.watch.blamed(self.now, offence, what);
                 }
             }
-            Report::Banned { peer, .. } => {
+            Report::Banned { peer, .. } | Report::HungUp { peer, .. } => {
                 self.stats.bans += 1;
                 let of = self.hosts.iter().position(|host| host.peer == peer);
                 if honest && of.is_some_and(|of| self.plan.is_honest(of)) {
-                    self.fail(Check::NoHonestBan, format!("host {index} bans {of:?}"));
+                    self.fail(Check::NoHonestBan, format!("host {index} sends {of:?} away"));
                 }
             }
             _ => {}

@@ -286,6 +286,13 @@ impl Plan {
                 self.powers = vec![1; 7];
                 self.strangers(1, Strategy::Certificates);
             }
+            Scenario::Riders => {
+                self.powers = vec![1; 7];
+                self.strangers(3, Strategy::Riders);
+                self.degree = Some(2);
+                self.peg = PegPlan::used();
+                self.heights *= 2;
+            }
             Scenario::Peg
             | Scenario::LateHeaders
             | Scenario::DeadBitcoin

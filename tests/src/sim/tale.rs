@@ -15,6 +15,8 @@ pub(super) fn event(event: &Event) -> String {
             Ok(answer) => format!("answer {} {}", id.0, response(answer)),
             Err(error) => format!("answer {} {error:?}", id.0),
         },
+        Event::Verified { ticket, result } => format!("verified {} {:?}", ticket.0, result.as_ref().err()),
+        Event::Read { ticket, .. } => format!("read {}", ticket.0),
         Event::Validated { ticket, verdict: of } => format!("validated {} {}", ticket.0, verdict(of)),
         Event::Assembled { ticket, verdict: of } => format!("assembled {} {}", ticket.0, verdict(of)),
         Event::Checked { ticket, results } => {
@@ -53,6 +55,8 @@ pub(super) fn action(action: &Action) -> String {
         Action::Assemble { ticket, job } => {
             format!("assemble {} on {}, {} transactions", ticket.0, short(&job.parent.hash()), job.transactions.len())
         }
+        Action::Verify { ticket, .. } => format!("verify {}", ticket.0),
+        Action::Read { ticket, .. } => format!("read {}", ticket.0),
         Action::Check { ticket, .. } => format!("check {}", ticket.0),
         Action::CheckPackage { ticket, .. } => format!("check package {}", ticket.0),
         Action::Commit { connected, certificate, .. } => {

@@ -545,7 +545,8 @@ impl Watch {
         // Waiting, and of the log; admitted.
         let bodies = (32 + 16 + 16) * self.longest_body;
         let undecided = life.heard.values().filter(|heard| heard.topic == Topic::Bodies).count();
-        let messages = (members + 4) * (128 + 16 * seconds) + 512 + 16 * seconds;
+        let checking = 512 * peers;
+        let messages = (members + 4) * (128 + 16 * seconds) + 512 + 16 * seconds + checking;
         let bounds = [
             ("bytes of bodies", load.body_bytes, bodies),
             ("messages", load.messages, messages),
@@ -564,7 +565,8 @@ impl Watch {
         }
         for heard in life.heard.values() {
             let limit = match heard.topic {
-                Topic::Consensus | Topic::Claims => Duration::ZERO,
+                // Until signatures are checked, and once more if the validators have changed; until it is read.
+                Topic::Consensus | Topic::Claims => Duration::from_millis(5),
                 Topic::Transactions => Duration::from_secs(2),
                 // Until its height is over.
                 Topic::Bodies => match decode_body(heard.bytes.clone()) {
@@ -572,7 +574,9 @@ impl Watch {
                     _ => Duration::ZERO,
                 },
             };
-            if now.saturating_sub(heard.at) > limit && !life.busy && life.inbox.is_empty() {
+            // What came while the process waited for its disk begins when that is over.
+            let since = if heard.topic == Topic::Bodies { heard.at } else { heard.at.max(life.free_since) };
+            if now.saturating_sub(since) > limit && !life.busy && life.inbox.is_empty() {
                 let topic = heard.topic.name();
                 let age = now - heard.at;
                 self.fail(now, Check::OneRelay, format!("host {index}: no word on one of {topic} after {age:?}"));

@@ -40,6 +40,7 @@ impl Site {
             scripts: Arc::new(ScriptCache::new(10)),
             snapshot: Vec::new(),
             seed: [0; 32],
+            trusted: std::collections::BTreeSet::new(),
         });
         let mut site = Self { spec, node, uptime: Duration::from_secs(1) };
         for _ in 0..2 {

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ impl Alone {
             scripts: Arc::new(ScriptCache::new(1_000)),
             snapshot: Vec::new(),
             seed: [0; 32],
+            trusted: BTreeSet::new(),
         });
         let mut alone =
             Self { bench, node, uptime: Duration::from_secs(1), names: 0, jobs: Vec::new(), verdicts: Vec::new() };

@@ -31,6 +31,7 @@ fn while_a_fetched_block_is_judged_the_coins_of_the_next_are_read() {
         scripts: Arc::new(ScriptCache::new(10)),
         snapshot: Vec::new(),
         seed: [0; 32],
+        trusted: std::collections::BTreeSet::new(),
     });
     let now = Now { uptime: Duration::from_secs(1), unix: Duration::from_secs(START_S) };
     let peer = PeerId::random();

@@ -65,6 +65,7 @@ impl One {
             scripts: Arc::new(ScriptCache::new(10)),
             snapshot: Vec::new(),
             seed: [9; 32],
+            trusted: std::collections::BTreeSet::new(),
         });
         let mut one = Self {
             chain,

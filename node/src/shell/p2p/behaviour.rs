@@ -12,6 +12,7 @@ use super::codec::Codec;
 use super::gate::Gate;
 use super::gossip::{self, Lane};
 use super::limits::{Limits, Timing};
+use super::meter::Metered;
 use super::names::{AGENT, Names};
 use super::peer_list::ListCodec;
 use super::slots::Slots;
@@ -39,10 +40,10 @@ pub(super) struct Behaviour {
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     pub(super) lists: request_response::Behaviour<ListCodec>,
-    consensus: Lane,
-    bodies: Lane,
-    transactions: Lane,
-    claims: Lane,
+    consensus: Metered,
+    bodies: Metered,
+    transactions: Metered,
+    claims: Metered,
     pub(super) requests: request_response::Behaviour<Codec>,
 }
 
@@ -69,6 +70,10 @@ impl Behaviour {
             .with_request_timeout(timing.request)
             .with_max_concurrent_streams(LIST_STREAMS);
         let listing = if *is_only { ProtocolSupport::Outbound } else { ProtocolSupport::Full };
+        let lane = |topic| {
+            let lane = gossip::lane(topic, names, timing);
+            Metered::new(lane, topic, limits.validators, persistent.clone())
+        };
         Self {
             gate: Gate::new(limits.clone(), company.clone()),
             limits: connection_limits(limits, persistent),
@@ -76,10 +81,10 @@ impl Behaviour {
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
             lists: request_response::Behaviour::new([(names.peer_lists(), listing)], lists),
-            consensus: gossip::lane(Topic::Consensus, names, timing),
-            bodies: gossip::lane(Topic::Bodies, names, timing),
-            transactions: gossip::lane(Topic::Transactions, names, timing),
-            claims: gossip::lane(Topic::Claims, names, timing),
+            consensus: lane(Topic::Consensus),
+            bodies: lane(Topic::Bodies),
+            transactions: lane(Topic::Transactions),
+            claims: lane(Topic::Claims),
             requests: request_response::Behaviour::with_codec(
                 Codec,
                 [(names.requests(), ProtocolSupport::Full)],
@@ -90,6 +95,11 @@ impl Behaviour {
 
     /// The gossip of a topic.
     pub(super) fn lane(&mut self, topic: Topic) -> &mut Lane {
+        self.metered(topic).lane()
+    }
+
+    /// The same with its meter.
+    pub(super) fn metered(&mut self, topic: Topic) -> &mut Metered {
         match topic {
             Topic::Consensus => &mut self.consensus,
             Topic::Bodies => &mut self.bodies,

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::request_response::{self, InboundRequestId, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
 
 use super::P2pEvent;
+use super::limits::Limits;
 use super::swarm::Task;
+use crate::bucket::{Bucket, Rate};
 use crate::machine::{InboundId, OutboundId, RequestFailure};
 use crate::wire::{Request, Response};
 
@@ -29,15 +31,82 @@ struct Asking {
     since: Instant,
 }
 
+/// Peers whose budgets are kept.
+const BUDGETS_MAX: usize = 1_024;
+
+/// What a peer may ask. It outlives its connections.
+#[derive(Debug)]
+struct Budget {
+    requests: Bucket,
+    /// KiB of blocks.
+    upload: Bucket,
+}
+
 /// Requests and answers that are under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Exchange {
+    began: Instant,
+    limits: Limits,
+    budgets: HashMap<PeerId, Budget>,
+    /// KiB of blocks for all.
+    upload: Bucket,
     asked: HashMap<OutboundRequestId, Asked>,
     asking: HashMap<InboundId, Asking>,
     /// Bytes of answers that are on their way.
     answering: HashMap<InboundRequestId, (PeerId, usize)>,
     answering_bytes: usize,
     next: u64,
+}
+
+impl Exchange {
+    /// Nothing is under way.
+    pub(super) fn new(limits: Limits, now: Instant) -> Self {
+        let upload = Rate { per_second: limits.upload_all_per_second, burst: limits.upload_all_burst };
+        Self {
+            began: now,
+            limits,
+            budgets: HashMap::new(),
+            upload: Bucket::full(upload, Duration::ZERO),
+            asked: HashMap::new(),
+            asking: HashMap::new(),
+            answering: HashMap::new(),
+            answering_bytes: 0,
+            next: 0,
+        }
+    }
+
+    fn budget(&mut self, peer: PeerId, now: Duration) -> &mut Budget {
+        if self.budgets.len() >= BUDGETS_MAX {
+            self.budgets.retain(|_, budget| !budget.requests.is_full(now) || !budget.upload.is_full(now));
+        }
+        let limits = &self.limits;
+        self.budgets.entry(peer).or_insert_with(|| {
+            let requests = Rate { per_second: limits.requests_per_second, burst: limits.request_burst };
+            let upload = Rate { per_second: limits.upload_per_second, burst: limits.upload_burst };
+            Budget { requests: Bucket::full(requests, now), upload: Bucket::full(upload, now) }
+        })
+    }
+
+    /// Whether a request of a peer is within what it may ask.
+    fn may_ask(&mut self, peer: PeerId, request: &Request, now: Instant) -> bool {
+        let now = now.saturating_duration_since(self.began);
+        let uploads = match request {
+            Request::Status { .. } => true,
+            // What an answer costs is known when it is there, and may be debt. Whoever fetches the whole chain keeps nobody from
+            // what is being decided.
+            Request::Blocks { .. } => self.upload.is_open(now) && self.budget(peer, now).upload.is_open(now),
+            Request::Body { .. } => self.budget(peer, now).upload.is_open(now),
+        };
+        uploads && self.budget(peer, now).requests.take(now, 1)
+    }
+
+    /// A peer gets so many bytes.
+    fn upload(&mut self, peer: PeerId, bytes: usize) {
+        let now = self.began.elapsed();
+        let kib = u32::try_from(bytes / 1_024).unwrap_or(u32::MAX);
+        self.upload.spend(now, kib);
+        self.budget(peer, now).upload.spend(now, kib);
+    }
 }
 
 impl Task {
@@ -62,6 +131,7 @@ impl Task {
             tracing::warn!(%peer, bytes, "an answer was not sent: too many are on their way");
             return self.asking_ends(peer);
         }
+        self.exchange.upload(peer, bytes);
         self.exchange.answering.insert(request, (peer, bytes));
         self.exchange.answering_bytes += bytes;
         if self.swarm.behaviour_mut().requests.send_response(channel, response).is_err() {
@@ -101,8 +171,8 @@ impl Task {
     ) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         let limits = &self.limits;
-        if !entry.bucket.take(now, limits.requests_per_second, limits.request_burst) {
-            return tracing::debug!(%peer, "a peer asks too often: a request was refused");
+        if !self.exchange.may_ask(peer, &request, now) {
+            return tracing::debug!(%peer, "a peer asks for too much: a request was refused");
         }
         let open = self.exchange.asking.len() + self.exchange.answering.len();
         let full = entry.asking >= limits.inbound_requests_per_peer || open >= limits.inbound_requests;

@@ -55,6 +55,16 @@ pub struct Limits {
     pub request_burst: u32,
     /// Bytes of answers that are on their way.
     pub response_bytes: usize,
+    /// KiB of blocks that one peer gets in a second, in the long run. More is refused, and it asks others.
+    pub upload_per_second: u32,
+    /// KiB of blocks that it gets at once, after a silence.
+    pub upload_burst: u32,
+    /// The same for all peers together.
+    pub upload_all_per_second: u32,
+    /// KiB of blocks that all peers get at once.
+    pub upload_all_burst: u32,
+    /// Validators of the chain: their votes are what an honest peer sends.
+    pub validators: u32,
 }
 
 impl Default for Limits {
@@ -83,6 +93,11 @@ impl Default for Limits {
             requests_per_second: 100,
             request_burst: 200,
             response_bytes: 256 << 20,
+            upload_per_second: 8 << 10,
+            upload_burst: 64 << 10,
+            upload_all_per_second: 32 << 10,
+            upload_all_burst: 256 << 10,
+            validators: 64,
         }
     }
 }

@@ -11,13 +11,13 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{PeerId, StreamProtocol, request_response};
 
 use super::book::ADDRESSES_MAX;
+use crate::bucket::Rate;
 
 /// Peers in one list.
 pub(super) const LIST_MAX: usize = 32;
 
 /// Lists that a peer may ask for at once, and then in a second.
-pub(super) const LISTS_BURST: u32 = 16;
-pub(super) const LISTS_PER_SECOND: u32 = 1;
+pub(super) const LISTS: Rate = Rate { per_second: 1, burst: 16 };
 
 /// Bytes of a peer's name: what libp2p's are at most, with room.
 const NAME_BYTES_MAX: usize = 64;

@@ -7,7 +7,10 @@ use libp2p::core::ConnectedPoint;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
+use super::peer_list::LISTS;
+use super::swarm::IDENTITIES;
 use super::{Direction, P2pEvent, PeerInfo};
+use crate::bucket::Bucket;
 use crate::wire::Topic;
 
 /// Most characters of what a peer says of itself that are shown.
@@ -31,7 +34,7 @@ pub(super) struct Peer {
     /// Its connections, the oldest first.
     pub(super) connections: Vec<Connection>,
     /// When the first of them began.
-    began: Instant,
+    pub(super) began: Instant,
     /// What it calls itself, when it has said so and is of this chain and version.
     agent: Option<String>,
     /// Topics that it listens to.
@@ -42,8 +45,6 @@ pub(super) struct Peer {
     pub(super) held: VecDeque<P2pEvent>,
     /// The last time a message there and back took.
     ping: Option<Duration>,
-    /// The rate of its requests.
-    pub(super) bucket: Bucket,
     /// The rate at which it says who it is.
     pub(super) identities: Bucket,
     /// The rate of its requests for lists of peers.
@@ -65,9 +66,8 @@ impl Peer {
             ready: None,
             held: VecDeque::new(),
             ping: None,
-            bucket: Bucket::new(),
-            identities: Bucket::new(),
-            lists: Bucket::new(),
+            identities: Bucket::full(IDENTITIES, Duration::ZERO),
+            lists: Bucket::full(LISTS, Duration::ZERO),
             asked: 0,
             asking: 0,
         }
@@ -162,31 +162,6 @@ pub(super) fn shown(text: &str) -> String {
         .flat_map(char::escape_debug)
         .take(SHOWN_MAX)
         .collect()
-}
-
-/// Lets through a number of requests each second, and some more at once after a silence.
-#[derive(Debug)]
-pub(super) struct Bucket {
-    /// Tokens, and when they were counted; nothing as long as it is full.
-    level: Option<(f64, Instant)>,
-}
-
-impl Bucket {
-    /// A full bucket.
-    pub(super) fn new() -> Self {
-        Self { level: None }
-    }
-
-    /// Takes a token if there is one. It fills by `rate` a second, up to `burst`.
-    pub(super) fn take(&mut self, now: Instant, rate: u32, burst: u32) -> bool {
-        let burst = f64::from(burst);
-        let (tokens, counted) = self.level.unwrap_or((burst, now));
-        let gained = now.saturating_duration_since(counted).as_secs_f64() * f64::from(rate);
-        let tokens = (tokens + gained).min(burst);
-        let taken = tokens >= 1.0;
-        self.level = Some((if taken { tokens - 1.0 } else { tokens }, now));
-        taken
-    }
 }
 
 #[cfg(test)]

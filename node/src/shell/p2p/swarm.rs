@@ -32,6 +32,7 @@ use super::{
 };
 use crate::machine::{GossipId, RelayVerdict};
 use crate::wire::Topic;
+pub(super) use search::IDENTITIES;
 use search::Search;
 
 /// Idle connections are kept: peers are few, and gossip may be silent for long.
@@ -105,7 +106,7 @@ impl Task {
         Ok(Self {
             swarm,
             peers: Peers::new(),
-            exchange: Exchange::default(),
+            exchange: Exchange::new(limits.clone(), now),
             // Who has only some peers looks for no others.
             limits: Limits { outbound_wanted: if is_only { 0 } else { limits.outbound_wanted }, ..limits.clone() },
             timing: timing.clone(),
@@ -188,7 +189,7 @@ impl Task {
         match self.events.push(event) {
             None => {}
             Some(P2pEvent::Gossip { peer, id, topic, .. }) => {
-                self.shared.lose_gossip(topic, peer);
+                self.shared.lose_gossip(topic, peer, 1);
                 self.ignore(id);
             }
             Some(P2pEvent::Request { peer, id, .. }) => {
@@ -242,6 +243,7 @@ impl Task {
             Command::Request { peer, id, request } => self.ask(peer, id, request),
             Command::Respond { id, response } => self.answer(id, response),
             Command::Ban { peer, duration } => self.ban(peer, duration),
+            Command::HangUp { peer } => self.disconnect(peer),
             Command::Peers { reply } => {
                 let peers = self.peers.iter().filter_map(|(id, peer)| peer.info(*id, self.book.is_persistent(id)));
                 // Whoever asked may have gone away.
@@ -267,7 +269,11 @@ impl Task {
     }
 
     fn judge(&mut self, topic: Topic, message: &gossipsub::MessageId, peer: PeerId, acceptance: MessageAcceptance) {
-        self.swarm.behaviour_mut().lane(topic).report_message_validation_result(message, &peer, acceptance);
+        let metered = self.swarm.behaviour_mut().metered(topic);
+        if matches!(acceptance, MessageAcceptance::Accept) {
+            metered.of_use(&peer);
+        }
+        metered.lane().report_message_validation_result(message, &peer, acceptance);
     }
 
     fn ban(&mut self, peer: PeerId, duration: Duration) {
@@ -370,7 +376,7 @@ impl Task {
         match id {
             Some(id) => self.emit_or_hold(peer, P2pEvent::Gossip { peer, id, topic, bytes: data.into() }),
             None => {
-                self.shared.lose_gossip(topic, peer);
+                self.shared.lose_gossip(topic, peer, 1);
                 self.judge(topic, &message, peer, MessageAcceptance::Ignore);
             }
         }
@@ -429,6 +435,11 @@ impl Task {
         }
         while let Some(waiting) = self.verdicts.take_expired(now, self.timing.verdict) {
             self.judge(waiting.topic, &waiting.message, waiting.peer, MessageAcceptance::Ignore);
+        }
+        for topic in Topic::ALL {
+            if let Some((peer, count)) = self.swarm.behaviour_mut().metered(topic).take_dropped() {
+                self.shared.lose_gossip(topic, peer, count);
+            }
         }
         self.expire_exchanges(now);
         self.swarm.behaviour_mut().gate.expire(now);

@@ -1,12 +1,17 @@
 //! What those can do who have no key: send junk, take questions and not answer, and come back under another name.
 
-use bitcoin::BlockHash;
+use bitcoin::absolute::LockTime;
+use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Witness};
 use bytes::Bytes;
 use causeway_chainspec::Height;
 use causeway_consensus::ChainView;
 use causeway_consensus::bft::{Message, SignedVote, VoteType};
-use causeway_node::wire::{Response, Topic, decode_consensus, encode_body};
+use causeway_node::wire::{
+    Response, TRANSACTIONS_MAX, Topic, decode_consensus, decode_transactions, encode_body, encode_transactions,
+};
 use libp2p::PeerId;
 
 use super::Strategy;
@@ -16,6 +21,9 @@ use crate::sim::world::World;
 const BODIES: usize = 6;
 const CERTIFICATES: usize = 300;
 const FORGERIES: usize = 5;
+
+/// Messages that get riders every 100 ms.
+const RIDERS: usize = 4;
 
 impl World {
     /// Headers that nobody has proposed, on the tip and above the next block.
@@ -74,6 +82,24 @@ impl World {
         }
     }
 
+    /// The transactions that were heard last, each with a child whose witness is wrong, to one peer after the other: who
+    /// has the parent knows at once that the child is invalid, who has not can only wait for the parent.
+    pub(super) fn send_riders(&mut self, index: usize) {
+        let heard = self.hosts[index].byzantine.as_ref().into_iter().flat_map(|liar| liar.heard.iter().rev());
+        let heard = heard.filter(|(topic, _)| *topic == Topic::Transactions).take(RIDERS).cloned().collect::<Vec<_>>();
+        for (_, bytes) in heard {
+            let Ok(parents) = decode_transactions(bytes) else { continue };
+            let children: Vec<Bytes> = parents.iter().filter_map(|parent| wrong_child(parent)).collect();
+            // A child before its parent is an orphan even where both arrive.
+            let message: Vec<Bytes> = children.into_iter().chain(parents).take(TRANSACTIONS_MAX).collect();
+            let peers = self.links.neighbours(index);
+            let nonce = self.rng.number();
+            if let Some(to) = self.rng.pick(&peers).copied() {
+                self.lie_to(index, to, Topic::Transactions, &encode_transactions(&message, nonce));
+            }
+        }
+    }
+
     /// Certificates of rounds from what validators signed, each of other votes, and forged votes of the height after the
     /// next.
     pub(super) fn flood_certificates(&mut self, index: usize) {
@@ -113,6 +139,21 @@ impl World {
             }
         }
     }
+}
+
+/// A transaction that pays well, and has no right to the output that it spends.
+fn wrong_child(parent: &[u8]) -> Option<Bytes> {
+    let parent: Transaction = deserialize(parent).ok()?;
+    let value = parent.output.first()?.value.checked_sub(Amount::from_sat(20_000))?;
+    let input = TxIn {
+        previous_output: OutPoint { txid: parent.compute_txid(), vout: 0 },
+        witness: Witness::from_slice(&[vec![7; 64]]),
+        ..TxIn::default()
+    };
+    let output = TxOut { value, script_pubkey: ScriptBuf::from_bytes([&[0x00, 0x14][..], &[7; 20]].concat()) };
+    let child =
+        Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output: vec![output] };
+    Some(serialize(&child).into())
 }
 
 /// A certificate that round 0 was entered, by these votes.

@@ -36,7 +36,7 @@ pub struct PegPlan {
 
 impl PegPlan {
     /// Bitcoin goes on, and nothing goes wrong.
-    fn used() -> Self {
+    pub(super) fn used() -> Self {
         Self { mining: Some(Duration::from_secs(3)), header_delay: HEADER_DELAY, ..Self::default() }
     }
 

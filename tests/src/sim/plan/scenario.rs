@@ -65,6 +65,8 @@ pub enum Scenario {
     Decoys,
     /// Strangers put certificates together from what validators signed.
     Certificates,
+    /// Strangers add invalid transactions to valid ones, where links are few.
+    Riders,
     /// Deposits and requests, and nothing goes wrong.
     Peg,
     /// The Bitcoin nodes hear of blocks late, each in its own time.
@@ -86,7 +88,7 @@ pub enum Scenario {
 }
 
 /// Every scenario.
-pub const SCENARIOS: [Scenario; 40] = [
+pub const SCENARIOS: [Scenario; 41] = [
     Scenario::Healthy,
     Scenario::Sizes,
     Scenario::Sparse,
@@ -118,6 +120,7 @@ pub const SCENARIOS: [Scenario; 40] = [
     Scenario::StalledSync,
     Scenario::Decoys,
     Scenario::Certificates,
+    Scenario::Riders,
     Scenario::Peg,
     Scenario::LateHeaders,
     Scenario::DeadBitcoin,
@@ -164,6 +167,7 @@ impl Scenario {
             Self::StalledSync => "stalled-sync",
             Self::Decoys => "decoys",
             Self::Certificates => "certificates",
+            Self::Riders => "riders",
             Self::Peg => "peg",
             Self::LateHeaders => "late-headers",
             Self::DeadBitcoin => "dead-bitcoin",

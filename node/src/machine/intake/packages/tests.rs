@@ -63,6 +63,7 @@ impl Alone {
             scripts: Arc::new(ScriptCache::new(1_000)),
             snapshot,
             seed: [0; 32],
+            trusted: std::collections::BTreeSet::new(),
         });
         let mut alone = Self {
             bench,

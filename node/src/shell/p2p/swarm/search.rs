@@ -16,10 +16,11 @@ use tokio::task::JoinHandle;
 use super::super::address::{self, Reach, Scope};
 use super::super::book::Dial;
 use super::super::book_file;
-use super::super::peer_list::{LIST_MAX, LISTS_BURST, LISTS_PER_SECOND, Listed};
+use super::super::peer_list::{LIST_MAX, Listed};
 use super::super::peers::Peer;
 use super::super::resolve::{self, Name, look_up};
 use super::Task;
+use crate::bucket::Rate;
 use crate::shell::reports::log_error;
 
 /// Dials to other than persistent peers that may be under way at once.
@@ -36,8 +37,7 @@ const EXTERNAL_EVERY: Duration = Duration::from_secs(600);
 
 /// How often a peer may say who it is, at once and then in a second. One does so a few times at first, then every five
 /// minutes; each is 4,096 bytes at most.
-const IDENTITIES_BURST: u32 = 16;
-const IDENTITIES_PER_SECOND: u32 = 1;
+pub(in crate::shell::p2p) const IDENTITIES: Rate = Rate { per_second: 1, burst: 16 };
 
 /// Protocols that a peer may speak; ours speaks some twenty.
 const PROTOCOLS_MAX: usize = 64;
@@ -109,7 +109,7 @@ impl Task {
             return self.refuse_foreign(peer, info, now);
         }
         let Some(entry) = self.peers.get_mut(&peer) else { return };
-        let is_rare = entry.identities.take(now, IDENTITIES_PER_SECOND, IDENTITIES_BURST);
+        let is_rare = entry.identities.take(now.saturating_duration_since(entry.began), 1);
         if !is_rare || info.protocols.len() > PROTOCOLS_MAX {
             return self.refuse_talker(peer, now);
         }
@@ -160,7 +160,7 @@ impl Task {
             // A request that is dropped is refused.
             Message::Request { channel, .. } => {
                 let Some(entry) = self.peers.get_mut(&peer).filter(|entry| entry.ready.is_some()) else { return };
-                if self.search.is_hidden || !entry.lists.take(now, LISTS_PER_SECOND, LISTS_BURST) {
+                if self.search.is_hidden || !entry.lists.take(now.saturating_duration_since(entry.began), 1) {
                     return;
                 }
                 let scope = self.source(&peer).and_then(address::scope).unwrap_or(Scope::Public);

@@ -187,3 +187,34 @@ async fn requests_beyond_those_open_with_a_peer_fail_at_once() {
         assert!(asking.response().await.1.is_ok());
     }
 }
+
+#[tokio::test]
+async fn whoever_fetches_more_than_its_budget_is_refused_and_others_are_not() {
+    let mut serving = config(1);
+    (serving.limits.upload_per_second, serving.limits.upload_burst) = (1, 3);
+    let mut serving = TestNode::start(serving).await;
+    let mut greedy = TestNode::start(config_to(2, &[&serving])).await;
+    let mut other = TestNode::start(config_to(3, &[&serving])).await;
+    greedy.connected(serving.peer).await;
+    other.connected(serving.peer).await;
+    let blocks = Request::Blocks { from: Height(1), count: 1 };
+    let block = FinalBlock { certificate: Bytes::new(), block: Bytes::from(vec![1; 1 << 20]) };
+    // The first answer costs far more than there is, and is paid for by the next.
+    greedy.p2p.request(serving.peer, OutboundId(1), blocks);
+    let (_, id, _) = serving.request().await;
+    serving.p2p.respond(id, Response::Blocks(vec![block.clone()]));
+    assert!(greedy.response().await.1.is_ok());
+    for name in 2..5 {
+        greedy.p2p.request(serving.peer, OutboundId(name), blocks);
+        assert_eq!(greedy.response().await, (OutboundId(name), Err(RequestFailure::Refused)));
+    }
+    greedy.p2p.request(serving.peer, OutboundId(5), status(1));
+    other.p2p.request(serving.peer, OutboundId(6), blocks);
+    for _ in 0..2 {
+        let (_, id, request) = serving.request().await;
+        serving
+            .p2p
+            .respond(id, if request == blocks { Response::Blocks(vec![block.clone()]) } else { status_answer(1) });
+    }
+    assert!(greedy.response().await.1.is_ok() && other.response().await.1.is_ok());
+}
