@@ -166,11 +166,6 @@ impl Submission {
         self.parts.is_empty()
     }
 
-    /// Its transactions, parents first.
-    pub fn transactions(&self) -> impl Iterator<Item = &Arc<Transaction>> {
-        self.parts.iter().map(|part| &part.transaction)
-    }
-
     /// Takes the first step, or the next one after a transaction has its result.
     pub fn step(&mut self, pool: &Mempool, now_s: u64) -> Turn {
         while let Some(part) = self.parts.get_mut(self.next) {

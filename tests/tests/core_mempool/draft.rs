@@ -10,6 +10,7 @@ use causeway_tests::wallet::{Kind, Owner, Spendable, sign_all};
 
 /// A coin, or an anchor, which nobody signs for.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a history has a few of them")]
 pub(crate) enum Input {
     Coin(Spendable),
     Anchor(OutPoint, TxOut),

@@ -69,7 +69,7 @@ impl World {
 
     /// Starts a history: an empty pool of ours, and so many coins that nobody has touched.
     pub(crate) fn history(&mut self, coins: usize) -> (Pool, Vec<Spendable>) {
-        if self.histories % MINE_EVERY == 0 {
+        if self.histories.is_multiple_of(MINE_EVERY) {
             self.mine();
         }
         self.histories += 1;
