@@ -83,8 +83,10 @@ impl Alone {
 
     fn handle(&mut self, event: Event) {
         let now = Now { uptime: self.uptime, unix: Duration::from_secs(START_S) + self.uptime };
+        let mut read = Vec::new();
         for action in self.node.handle(now, event).unwrap() {
             match action {
+                Action::Read { ticket, job } => read.push(Event::Read { ticket, message: job.run() }),
                 Action::Check { ticket, job } => self.jobs.push_back(Job::Check(ticket, job)),
                 Action::CheckPackage { ticket, check } => self.jobs.push_back(Job::Package(ticket, check)),
                 Action::Publish { topic: Topic::Transactions, bytes } => {
@@ -98,6 +100,7 @@ impl Alone {
                 _ => {}
             }
         }
+        read.into_iter().for_each(|event| self.handle(event));
     }
 
     /// Does all jobs.
