@@ -241,13 +241,13 @@ fn the_layout_on_disk_is_frozen() {
     }
     // Each of all families up to it.
     let frozen = [
-        ("coins", "5e4bc0a45860448cd9707a8054945e62f893ef3da15c9fd76ae6e9218c8936cc"),
-        ("peg", "79dc52c25c7850de869535570f212960aaebf69b8a9e35cb5a4f465832b20d79"),
-        ("peg-history", "d25787892d3dc0fa503bfca92d595a45711e416a242ba86e704dba124d04f007"),
-        ("transactions", "27ec0c456122427ca752a889f414cbdf4f1c85ab4022eb23eb559f8a55db0fd3"),
-        ("scripts", "20c68d186b45685f62a9e9349a621677c0d48cf57270fbb1da8e9b16eaf123c7"),
-        ("spends", "85526d697f18054d78350eb2cc15a179bd398a997dea193ee06eaa6ef224be23"),
-        ("building", "f6119908ec491ceaa62d08a862177bcda5c399b09dab0117c3c5242fa1b85d35"),
+        ("coins", "3864640b50d9b1daffec4623da3f3f2f84b33b653a05c435d83ea317fb572f3f"),
+        ("peg", "ca8e86a73b697a4973d0b6ea61de02ad2a92bf4e8acbe422cfb8647537b0553a"),
+        ("peg-history", "d5e85fb604b71d92da62c27a1430bd45d4840e345d240c1b86426dccf388ad21"),
+        ("transactions", "8d4a40c396eeee91138a9cb35582a6513ad66a8a84e6da7444f9f35cb596471a"),
+        ("scripts", "9100fdf2385b8eb5610cd60c37801940e359cf4e5ba94d07f685c45cf2210bd0"),
+        ("spends", "8df310e356c12cb130cfcf2dfc95949a62d622357a9feb4ba7e0b4d7d186ae23"),
+        ("building", "221111b4d53b24efc5cfbf7b5f88d0db1463b2f6a02725e762ffa00633bce778"),
     ];
     assert_eq!(hashes[5..], frozen.map(|(family, hash)| (family, hash.to_owned())));
 }
