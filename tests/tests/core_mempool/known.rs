@@ -10,6 +10,9 @@ pub(crate) enum Known {
     ReplacementFeerate,
     /// What a package replaces has at most one relative; Core takes on whole clusters.
     PackageCluster,
+    /// The operations of spent bare scripts, and what legacy ones hash, belong to the sigop cost here, and so to the virtual
+    /// size of a transaction that is small for them.
+    SigopCost,
     /// A transaction is wrong in two ways, and the other one is found first.
     Order,
 }
