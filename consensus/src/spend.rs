@@ -122,7 +122,7 @@ pub fn check_legacy_sigops<'a>(
 }
 
 /// Returns what the signature operations of a transaction cost in a block (BIP-0141; Bitcoin Core:
-/// `GetTransactionSigOpCost`; and what [`sigops`](crate::sigops) adds).
+/// `GetTransactionSigOpCost`; and what [`sigops`] adds).
 pub fn sigops_cost<'a>(transaction: &Transaction, coins: impl Iterator<Item = &'a Coin>) -> usize {
     sigops::legacy(transaction) * WITNESS_SCALE_FACTOR
         + sigops::inputs_cost(transaction, transaction.base_size(), coins)

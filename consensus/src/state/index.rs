@@ -163,7 +163,7 @@ impl Store {
         }
     }
 
-    /// Builds the indexes where opening has left them to be built ([`StoreOptions::build_index_later`]), while blocks are
+    /// Builds the indexes where opening has left them to be built ([`build_index_later`](super::StoreOptions::build_index_later)), while blocks are
     /// committed; returns what there is of them when they are whole, cannot be built now, or `stop` says so.
     ///
     /// # Errors

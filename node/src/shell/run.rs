@@ -5,7 +5,7 @@
 //!
 //! What comes first: blocks that were judged, assembled or committed; deadlines; votes and proposed blocks of peers;
 //! transactions that were checked; then the other lanes of the network. Votes that never end stop nothing: one call and one
-//! job of checks is taken after at most [`CALL_EVERY`] other events.
+//! job of checks is taken after at most `CALL_EVERY` other events.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -5,7 +5,7 @@
 //! recv   from the most urgent lane; in a lane, the sources take turns
 //! ```
 //!
-//! A lane that waits while [`PASSED_MAX`] items of others are taken has its turn then: urgent work that never ends does not
+//! A lane that waits while `PASSED_MAX` items of others are taken has its turn then: urgent work that never ends does not
 //! stop the rest, which may hold up a vote by one item.
 
 use std::collections::{HashMap, VecDeque};

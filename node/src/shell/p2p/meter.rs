@@ -1,6 +1,6 @@
 //! How much gossip of a peer reaches gossipsub.
 //!
-//! What gossipsub remembers is bounded by time only: the id of every message for [`CACHED_FOR`], twice, and the message for
+//! What gossipsub remembers is bounded by time only: the id of every message for `CACHED_FOR`, twice, and the message for
 //! ten heartbeats. So a meter stands before each lane, and drops what is too much before gossipsub sees it:
 //!
 //! - *Arrivals*: all messages of a peer and their bytes, those too that other peers have sent before. An honest peer sends
@@ -9,7 +9,7 @@
 //!   signatures, fees and deposits bound those. An honest peer's are late votes, a third of the validators' at each height,
 //!   and what two peers send at the same time; see [`news`].
 //!
-//! **The bound.** A message that is remembered takes some 600 bytes in the caches of gossipsub ([`ENTRY_BYTES`]; its content is
+//! **The bound.** A message that is remembered takes some 600 bytes in the caches of gossipsub (`ENTRY_BYTES`; its content is
 //! forgotten with the verdict that it is of no use). With V validators a peer adds at most
 //! `(8 V + 256) + (V + 16) x 120` on the consensus topic, 2,432 on that of transactions, 304 on that of bodies and 1,216 on
 //! that of claims: 4 MB with 4 validators, 12 MB with 100, and with 128 such peers 0.5 and 1.5 GB. A peer that goes on
