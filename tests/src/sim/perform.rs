@@ -20,8 +20,8 @@ use super::check::Check;
 use super::tale;
 use super::world::{What, World};
 
-/// Validators that start one after the other miss each other's first messages, and lose a round or two.
-const STARTING: Duration = Duration::from_secs(5);
+/// Validators that start one after the other miss each other's first messages, and lose a few rounds until all have met.
+const STARTING: Duration = Duration::from_secs(10);
 
 /// Work that a host does beside its node.
 pub(super) enum Job {
