@@ -37,6 +37,8 @@ const COINBASE_WEIGHT: Weight = Weight::from_wu((4 + 1 + 47 + 1 + 47 + 48 + 4) *
 pub struct BlockRoom {
     /// Weight that they may have together.
     pub weight: Weight,
+    /// Bytes that they may have together.
+    pub bytes: usize,
     /// Cost that their signature operations may have together.
     pub sigops_cost: usize,
     /// The least feerate of a package (Core: `-blockmintxfee`, 1 sat/kvB).
@@ -44,9 +46,9 @@ pub struct BlockRoom {
 }
 
 impl BlockRoom {
-    /// Returns the room beside the header, the coinbase that pays `fee_script`, and a peg transaction if there is one, of
-    /// which weight and cost of signature operations are given.
-    pub fn beside(fee_script: &Script, peg: Option<(Weight, usize)>) -> Self {
+    /// Returns the room in a block of at most so many bytes beside the header, the coinbase that pays `fee_script`, and a peg
+    /// transaction if there is one, of which weight and cost of signature operations are given.
+    pub fn beside(fee_script: &Script, peg: Option<(Weight, usize)>, most: usize) -> Self {
         let (peg_weight, peg_sigops) = peg.unwrap_or((Weight::ZERO, 0));
         let fee_output = TxOut { value: Amount::ZERO, script_pubkey: fee_script.to_owned() };
         let taken = HEAD_WEIGHT + COINBASE_WEIGHT + fee_output.weight() + peg_weight;
@@ -60,6 +62,8 @@ impl BlockRoom {
         let taken_sigops = sigops::legacy(&paid) * WITNESS_SCALE_FACTOR + peg_sigops;
         Self {
             weight: MAX_BLOCK_WEIGHT.checked_sub(taken).unwrap_or(Weight::ZERO),
+            // No byte has less weight than one.
+            bytes: most.saturating_sub(usize::try_from(taken.to_wu()).unwrap_or(usize::MAX)),
             sigops_cost: MAX_SIGOPS_COST.saturating_sub(taken_sigops),
             min_feerate: SatPerKvb(1),
         }
@@ -75,8 +79,17 @@ pub struct Selection {
     pub fees: Amount,
     /// Their weight together.
     pub weight: Weight,
+    /// Their bytes together.
+    pub bytes: usize,
     /// The cost of their signature operations together.
     pub sigops_cost: usize,
+}
+
+impl Selection {
+    /// Returns the choice of nothing.
+    pub fn nothing() -> Self {
+        Self { transactions: vec![], fees: Amount::ZERO, weight: Weight::ZERO, bytes: 0, sigops_cost: 0 }
+    }
 }
 
 /// Returns the transactions for the block on top of the tip that the pool stands on.
@@ -106,7 +119,9 @@ pub fn select(pool: &Mempool, room: &BlockRoom) -> Selection {
         chooser.mark(entry, Mark::PassedOver);
         failures += 1;
         in_a_row += 1;
-        let full = chooser.selection.weight + FULL_ENOUGH > room.weight;
+        let full_enough = usize::try_from(FULL_ENOUGH.to_wu()).unwrap_or(usize::MAX);
+        let full = chooser.selection.weight + FULL_ENOUGH > room.weight
+            || chooser.selection.bytes.saturating_add(full_enough) > room.bytes;
         if (in_a_row > MAX_CONSECUTIVE_FAILURES && full) || failures > MAX_FAILURES {
             break;
         }
@@ -135,7 +150,7 @@ enum Mark {
 
 impl<'a> Chooser<'a> {
     fn new(pool: &'a Mempool, room: &'a BlockRoom) -> Self {
-        let selection = Selection { transactions: vec![], fees: Amount::ZERO, weight: Weight::ZERO, sigops_cost: 0 };
+        let selection = Selection::nothing();
         Self { pool, room, marks: BTreeMap::new(), waiting: BTreeSet::new(), selection }
     }
 
@@ -159,6 +174,7 @@ impl<'a> Chooser<'a> {
 
     fn fits(&self, family: &Family) -> bool {
         self.selection.weight + family.weight <= self.room.weight
+            && self.selection.bytes + family.bytes <= self.room.bytes
             && self.selection.sigops_cost + family.sigops_cost <= self.room.sigops_cost
     }
 
@@ -178,6 +194,7 @@ impl<'a> Chooser<'a> {
             self.selection.transactions.push(entry.transaction().as_ref().clone());
             self.selection.fees += entry.fee();
             self.selection.weight += entry.weight();
+            self.selection.bytes += entry.bytes();
             self.selection.sigops_cost += entry.sigops_cost();
         }
         for entry in package.values() {

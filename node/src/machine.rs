@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `agreement` | one height after the other: what the BFT engine says, what is committed, when the next one starts |
 //! | `blocks`, `bodies` | what to propose; which bodies may be judged; the three verdicts |
+//! | `fetch`, `pace` | of whom a proposed block is fetched; how long those of this node may be |
 //! | `gossip` | which consensus messages reach the engine, and which are sent on |
 //! | `intake` | the way of a transaction into the mempool |
 //! | `sync` | fetching final blocks from several peers |
@@ -30,10 +31,12 @@ pub mod blocks;
 mod bodies;
 pub mod claims;
 mod event;
+mod fetch;
 mod gossip;
 mod holes;
 mod intake;
 pub mod jobs;
+mod pace;
 mod peers;
 pub mod peg;
 mod report;
@@ -55,7 +58,7 @@ use libp2p::PeerId;
 
 use crate::mempool::snapshot::SnapshotEntry;
 use crate::mempool::{Mempool, PegStatus, Policy, TipFacts};
-use crate::wire::{ANSWER_BLOCKS_MAX, Request, Response, Topic};
+use crate::wire::{ANSWER_BLOCKS_MAX, PUSHED_BYTES_MAX, Request, Response, Topic};
 
 pub use action::{Action, RelayVerdict};
 pub use event::{Event, Filled, GossipId, InboundId, Now, OutboundId, RequestFailure, SubmitId, Ticket, Verdict};
@@ -66,10 +69,12 @@ use allowance::{Admission, transaction_cost};
 use blocks::Proposing;
 use bodies::Bodies;
 use claims::Claims;
+use fetch::Line;
 use gossip::Heard;
 use holes::Holes;
 use intake::Intake;
 use jobs::{ReadJob, ReadMessage};
+use pace::Pace;
 use peers::{BAN, Peers, Penalty};
 use peg::Outside;
 use sync::Sync;
@@ -110,6 +115,9 @@ pub struct Setup {
     pub seed: [u8; 32],
     /// Peers that the operator has named: they are never banned, nor disconnected for what they cost.
     pub trusted: BTreeSet<PeerId>,
+    /// Bytes of a block up to which it is sent to all peers unasked: [`PUSHED_BYTES_MAX`](crate::wire::PUSHED_BYTES_MAX) at
+    /// most.
+    pub pushed_max: usize,
 }
 
 /// What an earlier run wrote of the height above the tip.
@@ -167,6 +175,10 @@ pub struct Node {
     committing: Option<Committing>,
     proposing: Option<Proposing>,
     bodies: Bodies,
+    line: Line,
+    pace: Pace,
+    /// See [`Setup::pushed_max`].
+    pushed_max: usize,
     heard: Heard,
     mempool: Mempool,
     claims: Claims,
@@ -235,7 +247,7 @@ impl Node {
     /// A node on the tip that it had. Its first event may be any; nothing is done before.
     pub fn new(setup: Setup) -> Self {
         let Setup { chain, params, timeouts, policy, fee_script, validators, tip, .. } = setup;
-        let Setup { signer, restart, scripts, snapshot, trusted, seed, .. } = setup;
+        let Setup { signer, restart, scripts, snapshot, trusted, seed, pushed_max, .. } = setup;
         let interval = Duration::from_millis(params.block_interval_ms.into());
         let mut mempool = Mempool::new(policy, params, TipFacts::of(&tip), scripts);
         if tip.peg().frozen().is_some() {
@@ -265,6 +277,9 @@ impl Node {
             committing: None,
             proposing: None,
             bodies: Bodies::default(),
+            line: Line::default(),
+            pace: Pace::new(timeouts.propose),
+            pushed_max: pushed_max.min(PUSHED_BYTES_MAX),
             heard: Heard::default(),
             mempool,
             claims: Claims::default(),
@@ -327,6 +342,7 @@ impl Node {
             Event::Response { peer, id, result } => self.answered(now, peer, id, result),
             Event::Verified { ticket, result } => self.verified(now, ticket, result),
             Event::Read { ticket, message } => self.has_read(now, ticket, message),
+            Event::Matched { ticket } => self.matched(now, ticket),
             Event::Validated { ticket, verdict } => self.validated(now, ticket, verdict)?,
             Event::Assembled { ticket, verdict } => self.assembled(now, ticket, verdict),
             Event::Checked { ticket, results } => self.checked(now, ticket, results),
@@ -383,6 +399,7 @@ impl Node {
             self.answered(now, peer, id, Err(RequestFailure::Disconnected));
         }
         self.peers.disconnect(&peer);
+        self.bodies.announced.forget(&peer);
         self.sync_forget(&peer);
     }
 
@@ -409,10 +426,10 @@ impl Node {
             (Asked::Blocks { from }, Err(why)) => self.not_fetched(now, peer, id, from, why),
             (Asked::Blocks { from }, Ok(_)) => self.not_fetched(now, peer, id, from, RequestFailure::Malformed),
             (Asked::Hole { height }, result) => self.hole_answered(now, peer, height, result),
-            (Asked::Body { hash }, Ok(Response::Body(bytes))) => self.fetched_body(now, peer, hash, bytes),
-            (Asked::Body { .. }, Err(RequestFailure::Disconnected | RequestFailure::Refused)) => {}
-            (Asked::Body { .. }, Err(RequestFailure::Timeout)) => self.punish(now, peer, Offence::Stalled),
-            (Asked::Status | Asked::Body { .. }, _) => self.punish(now, peer, Offence::Malformed),
+            (Asked::Body { hash }, Ok(Response::Body(bytes))) => self.fetched_body(now, (peer, id), hash, bytes),
+            (Asked::Body { hash }, Err(why)) => self.body_failed(now, (peer, id), hash, why),
+            (Asked::Body { hash }, Ok(_)) => self.body_failed(now, (peer, id), hash, RequestFailure::Malformed),
+            (Asked::Status, _) => self.punish(now, peer, Offence::Malformed),
         }
     }
 

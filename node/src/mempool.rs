@@ -286,6 +286,7 @@ impl Mempool {
         let Subject { transaction, txid, wtxid, weight, entered_s, dust, .. } = subject;
         self.graph.insert(Entry {
             memory: memory(&transaction, scripts.len()),
+            bytes: transaction.total_size(),
             transaction,
             txid,
             wtxid,

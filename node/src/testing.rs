@@ -2,7 +2,7 @@
 
 mod deposits;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -15,16 +15,17 @@ use bitcoin::{Amount, BlockHash, OutPoint, ScriptBuf, Sequence, Transaction, TxI
 use bytes::Bytes;
 use causeway_chainspec::{ChainSpec, Height, LAST_DERIVED_HEIGHT, devnet};
 use causeway_consensus::assemble::assemble_block;
-use causeway_consensus::bft::{CommitCertificate, Key, ValidatorSet, Vote, VoteType};
+use causeway_consensus::bft::{CommitCertificate, Key, LinearTimeouts, ValidatorSet, Vote, VoteType};
 use causeway_consensus::{
     Block, ChainView, Coin, ScriptCache, StateFault, Tip, Workers, check_block, connect_block, parse_block, resolve,
 };
 
 use crate::assemble::{BlockRoom, Selection, select};
+use crate::machine::{Restart, Setup};
 use crate::mempool::{
     CheckError, Checked, Departed, Mempool, Outcome, Package, PackageResult, Policy, Reject, Submission, TipFacts, Turn,
 };
-use crate::wire::FinalBlock;
+use crate::wire::{BLOCK_BYTES_MAX, FinalBlock, PUSHED_BYTES_MAX};
 
 pub(crate) use deposits::{burial, deposit_fee, deposits};
 
@@ -54,6 +55,27 @@ impl ChainView for Chain {
 
     fn median_times(&self, heights: &[Height]) -> Result<Vec<u32>, StateFault> {
         Ok(heights.iter().map(|height| self.median_times[height.to_u32() as usize]).collect())
+    }
+}
+
+/// A full node on a tip of this chain, without a past.
+pub(crate) fn setup(spec: &ChainSpec, tip: &Arc<Tip>) -> Setup {
+    let set = ValidatorSet::new(spec.validators()).expect("the chainspec's");
+    Setup {
+        chain: spec.chain_id(),
+        params: spec.params().clone(),
+        timeouts: LinearTimeouts::default(),
+        policy: Policy::default(),
+        fee_script: free_script(),
+        validators: Box::new(move |_| set.clone()),
+        tip: Arc::clone(tip),
+        signer: None,
+        restart: Restart::default(),
+        scripts: Arc::new(ScriptCache::new(1_000)),
+        snapshot: Vec::new(),
+        seed: [0; 32],
+        trusted: BTreeSet::new(),
+        pushed_max: PUSHED_BYTES_MAX,
     }
 }
 
@@ -193,7 +215,7 @@ impl Bench {
 
     /// Room for the transactions of a block that pays [`free_script`].
     pub(crate) fn room(&self) -> BlockRoom {
-        BlockRoom::beside(&free_script(), None)
+        BlockRoom::beside(&free_script(), None, BLOCK_BYTES_MAX)
     }
 
     /// Commits the block of a selection and tells the pool.
@@ -206,8 +228,7 @@ impl Bench {
 
     /// Commits a block with these transactions, which pay `fees` together, whatever the pool holds.
     pub(crate) fn commit_transactions(&mut self, transactions: Vec<Transaction>, fees: u64) -> Vec<Departed> {
-        let selection =
-            Selection { transactions, fees: Amount::from_sat(fees), weight: bitcoin::Weight::ZERO, sigops_cost: 0 };
+        let selection = Selection { transactions, fees: Amount::from_sat(fees), ..Selection::nothing() };
         self.commit(selection)
     }
 

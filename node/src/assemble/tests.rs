@@ -7,13 +7,14 @@ use proptest::sample::Index;
 use super::*;
 use crate::mempool::Policy;
 use crate::testing::{Bench, COIN, bump, commitment, first_output, free_input, free_script, pay, pay_padded};
+use crate::wire::BLOCK_BYTES_MAX;
 
 fn txids(selection: &Selection) -> Vec<Txid> {
     selection.transactions.iter().map(Transaction::compute_txid).collect()
 }
 
 fn room(weight: u64) -> BlockRoom {
-    BlockRoom { weight: Weight::from_wu(weight), ..BlockRoom::beside(&free_script(), None) }
+    BlockRoom { weight: Weight::from_wu(weight), ..BlockRoom::beside(&free_script(), None, BLOCK_BYTES_MAX) }
 }
 
 #[test]
@@ -219,14 +220,32 @@ fn a_full_block_is_within_the_rules() {
 }
 
 #[test]
+fn a_block_holds_no_more_bytes_than_it_may_though_its_weight_would_permit_them() {
+    let mut bench = Bench::new();
+    for fee in [3_000, 2_000, 1_000] {
+        let coin = bench.coin();
+        bench.add(&pay_padded(&[coin], &[COIN - fee], 20_000));
+    }
+    let all = select(&bench.pool, &bench.room());
+    assert_eq!(all.transactions.len(), 3);
+    assert_eq!(all.bytes, all.transactions.iter().map(Transaction::total_size).sum::<usize>());
+    let beside = BLOCK_BYTES_MAX - bench.room().bytes;
+    let two = select(&bench.pool, &BlockRoom::beside(&free_script(), None, all.bytes * 2 / 3 + beside));
+    assert_eq!(txids(&two), txids(&all)[..2]);
+    let one = select(&bench.pool, &BlockRoom::beside(&free_script(), None, all.bytes * 2 / 3 + beside - 1));
+    assert_eq!(txids(&one), txids(&all)[..1]);
+}
+
+#[test]
 fn the_room_beside_a_peg_transaction_and_a_costly_fee_script() {
-    let plain = BlockRoom::beside(&free_script(), None);
+    let plain = BlockRoom::beside(&free_script(), None, BLOCK_BYTES_MAX);
     let hash = bitcoin::PubkeyHash::from_byte_array([1; 20]);
-    let p2pkh = BlockRoom::beside(&ScriptBuf::new_p2pkh(&hash), Some((Weight::from_wu(9_000_000), 100)));
+    let p2pkh =
+        BlockRoom::beside(&ScriptBuf::new_p2pkh(&hash), Some((Weight::from_wu(9_000_000), 100)), BLOCK_BYTES_MAX);
     assert_eq!(plain.sigops_cost, 80_000);
     assert_eq!(p2pkh.sigops_cost, 80_000 - 4 - 100);
     assert_eq!(p2pkh.weight, Weight::ZERO);
-    let peg = BlockRoom::beside(&free_script(), Some((Weight::from_wu(400_000), 0)));
+    let peg = BlockRoom::beside(&free_script(), Some((Weight::from_wu(400_000), 0)), BLOCK_BYTES_MAX);
     assert_eq!(plain.weight - peg.weight, Weight::from_wu(400_000));
 }
 
@@ -249,7 +268,7 @@ fn select_slowly(pool: &Mempool, room: &BlockRoom) -> Vec<Txid> {
             package
         };
         let sum = |package: &BTreeSet<(usize, Txid)>| {
-            let mut family = Family { count: 0, vsize: 0, weight: Weight::ZERO, fee: Amount::ZERO, sigops_cost: 0 };
+            let mut family = Family::NONE;
             package.iter().for_each(|(_, txid)| family.add(pool.get(txid).expect("there")));
             family
         };

@@ -108,7 +108,8 @@ pub enum Action {
         /// The work.
         job: ReadJob,
     },
-    /// Judge a block by the rules. Answered by one [`Event::Validated`](super::Event::Validated).
+    /// Judge a block by the rules. Answered by one [`Event::Validated`](super::Event::Validated), and by one
+    /// [`Event::Matched`](super::Event::Matched) before it if the block is of the right form.
     Validate {
         /// Its name.
         ticket: Ticket,
@@ -203,6 +204,8 @@ pub enum Action {
 pub enum RelayVerdict {
     /// Send it on.
     Accept,
+    /// Do not send it on: it was for this node alone, and of use.
+    Used,
     /// Do not send it on; nobody is to blame.
     Ignore,
     /// Do not send it on; whoever sent it should have known.

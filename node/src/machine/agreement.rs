@@ -221,6 +221,10 @@ impl Node {
         self.restart = None;
         self.tips.keep(&self.set);
         self.peg_committed(&done.connected, done.round, &set);
+        if let (0, Some(took)) = (done.round, done.decided_in) {
+            let proposer = set.proposer(self.chain, height, done.round).address();
+            self.pace.decided(block.bytes().len(), took, self.engine.address() == Some(proposer));
+        }
         let departed = self.mempool.connected(block, &self.tip, now.unix.as_secs());
         self.intake.departed(&departed);
         self.intake_connected(now, block);

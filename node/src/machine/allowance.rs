@@ -10,7 +10,7 @@
 //! | each | a message that is old, known, or of no use | 4,096 | 512 | |
 //! | consensus | a signature, 40 us of a worker | 256 | 32 | 512 |
 //! | transactions | 256 bytes of one, begun | 2,048 | 128 | 2,048 |
-//! | bodies | 1,024 bytes that nobody has proposed | 16,384 | 256 | |
+//! | bodies | 1,024 bytes of a short one that nobody has proposed | 4,096 | 256 | |
 //! | claims | a proof, some 640 us of a worker | 256 | 4 | 128 |
 //!
 //! **An honest peer stays below.** It sends on only what it has verified itself: a vote whose signature fails here failed
@@ -34,7 +34,7 @@ fn waste(topic: Topic) -> Rate {
     match topic {
         Topic::Consensus => Rate { per_second: 32, burst: 256 },
         Topic::Transactions => Rate { per_second: 128, burst: 2_048 },
-        Topic::Bodies => Rate { per_second: 256, burst: 16_384 },
+        Topic::Bodies => Rate { per_second: 256, burst: 4_096 },
         Topic::Claims => Rate { per_second: 4, burst: 256 },
     }
 }
@@ -226,9 +226,9 @@ mod tests {
         allowance.end(at(0), Topic::Transactions, 0, u32::MAX);
         assert_eq!(allowance.knock(at(0), Topic::Transactions), Admission::No);
         assert_eq!(allowance.knock(at(0), Topic::Consensus), Admission::Yes);
-        allowance.end(at(0), Topic::Bodies, 0, 16_384);
+        allowance.end(at(0), Topic::Bodies, 0, 4_096);
         assert_eq!(allowance.knock(at(0), Topic::Bodies), Admission::No);
-        allowance.forgive(Topic::Bodies, 16_384);
+        allowance.forgive(Topic::Bodies, 4_096);
         assert_eq!(allowance.knock(at(0), Topic::Bodies), Admission::Yes);
     }
 }

@@ -7,10 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
-use bitcoin::hashes::{Hash, sha256};
-use bitcoin::{Amount, BlockHash};
 use bytes::Bytes;
 use causeway_chainspec::Height;
 use causeway_consensus::bft::{Address, CommitCertificate, Input, Validity};
@@ -25,20 +24,13 @@ use super::event::{GossipId, Now, Ticket, Verdict};
 use super::jobs::{AssembleJob, ValidateJob, block_hash, is_altered};
 use super::report::{Offence, Report};
 use super::timers::Alarm;
-use super::{Asked, Node, NodeFault};
+use super::{Node, NodeFault};
 use crate::assemble::{BlockRoom, Selection, select};
-use crate::wire::{Request, Topic, decode_body, encode_body};
+use crate::wire::{BodyMessage, Topic, decode_body, encode_announcement, encode_body};
 
 /// How far ahead of this machine's clock a block's time may be before its vote is held. Clocks of validators differ by
 /// less; a proposer that always claims the most gains nothing, as the next block may have the same time.
 pub const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(10);
-
-/// How long to wait for a body whose proposal is here before asking for it, and between two peers that are asked.
-const FETCH_AFTER: Duration = Duration::from_millis(150);
-const FETCH_AGAIN: Duration = Duration::from_millis(400);
-
-/// How often a body is sent to one peer that asks.
-const SENDINGS_MAX: u32 = 4;
 
 /// What this node was asked to propose.
 #[derive(Debug)]
@@ -80,6 +72,11 @@ impl Node {
         if self.proposing.as_ref().is_some_and(|proposing| proposing.round < round) {
             self.stop_proposing();
         }
+        if let (Some(ours), Some(before)) = (self.engine.address(), round.checked_sub(1)) {
+            let failed = self.bodies.proposed(ours, before).filter(|(hash, _)| !self.may_be_decided(*hash));
+            let failed: Vec<usize> = failed.map(|(_, bytes)| bytes).collect();
+            failed.into_iter().for_each(|bytes| self.pace.failed(bytes));
+        }
         let over: Vec<BlockHash> = self.bodies.judging().into_iter().filter(|hash| self.is_over(*hash)).collect();
         let jobs = self.bodies.set_aside(|hash| over.contains(hash));
         jobs.into_iter().for_each(|job| self.stop(job));
@@ -117,7 +114,7 @@ impl Node {
 
     /// Has a block judged that was set aside.
     fn judge_aside(&mut self, hash: BlockHash) {
-        if let Some(BodyState::SetAside { bytes, peer }) = self.bodies.get(&hash).map(|body| &body.state) {
+        if let Some(BodyState::SetAside { bytes, peer, .. }) = self.bodies.get(&hash).map(|body| &body.state) {
             let (bytes, source) = (bytes.clone(), Source { peer: *peer, gossip: None });
             self.judge(hash, bytes, source);
         }
@@ -140,8 +137,8 @@ impl Node {
         let peg = self.peg_transaction(height, if content == Content::Mempool { round } else { round.max(1) }, time);
         let taken = peg.as_ref().map(|peg| (peg.weight(), sigops::legacy(peg) * WITNESS_SCALE_FACTOR));
         let selection = match content {
-            Content::Mempool => select(&self.mempool, &BlockRoom::beside(&self.fee_script, taken)),
-            Content::Nothing => Selection::empty(),
+            Content::Mempool => select(&self.mempool, &BlockRoom::beside(&self.fee_script, taken, self.pace.limit())),
+            Content::Nothing => Selection::nothing(),
         };
         // Who knows the block's transactions when it comes needs not check them then.
         self.flush_transactions(now);
@@ -175,7 +172,11 @@ impl Node {
                     self.relay_source(source, RelayVerdict::Accept);
                 }
                 self.actions.push(Action::KeepBody { height, bytes: bytes.clone() });
-                self.actions.push(Action::Publish { topic: Topic::Bodies, bytes: encode_body(height, &bytes) });
+                if bytes.len() <= self.pushed_max {
+                    self.actions.push(Action::Publish { topic: Topic::Bodies, bytes: encode_body(height, &bytes) });
+                } else {
+                    self.announce_body(now, hash, &bytes);
+                }
                 self.inputs.push_back(Input::Propose { height, round, block: hash });
             }
             Verdict::Invalid(rule) => {
@@ -223,10 +224,15 @@ impl Node {
         waiting
     }
 
-    /// A peer sends on a block that is proposed.
+    /// A peer sends on a block that is proposed, or says that it has one.
     pub(super) fn gossiped_body(&mut self, now: Now, peer: PeerId, id: GossipId, bytes: Bytes) {
-        let parts = decode_body(bytes).ok();
-        let parts = parts.and_then(|(height, bytes)| Some((height, block_hash(&bytes)?, bytes)));
+        let parts = match decode_body(bytes) {
+            Ok(BodyMessage::Announced { height, hash, bytes }) => {
+                return self.body_announced(now, peer, id, (height, hash, bytes));
+            }
+            Ok(BodyMessage::Pushed { height, block }) => block_hash(&block).map(|hash| (height, hash, block)),
+            Err(_) => None,
+        };
         let Some((height, hash, bytes)) = parts else {
             self.relay(id, RelayVerdict::Reject);
             return self.punish(now, peer, Offence::Malformed);
@@ -260,7 +266,7 @@ impl Node {
     }
 
     /// Has the rules applied to the body of an admitted block, unless its height is decided or its round over.
-    fn judge(&mut self, hash: BlockHash, bytes: Bytes, source: Source) {
+    pub(super) fn judge(&mut self, hash: BlockHash, bytes: Bytes, source: Source) {
         if self.committing.is_some() {
             return self.relay_source(source, RelayVerdict::Ignore);
         }
@@ -268,11 +274,38 @@ impl Node {
         let Some(body) = self.bodies.get_mut(&hash) else { return };
         self.timers.stop(Alarm::FetchBody(hash));
         if is_over {
-            body.state = BodyState::SetAside { bytes, peer: source.peer };
+            if source.peer.is_some() {
+                self.pace.came_late(bytes.len());
+            }
+            body.state = BodyState::SetAside { bytes, peer: source.peer, belongs: false };
             return self.relay_source(source, RelayVerdict::Ignore);
         }
-        body.state = BodyState::Judging { ticket, bytes: bytes.clone(), source };
+        body.state = BodyState::Judging { ticket, bytes: bytes.clone(), source, belongs: false };
         self.actions.push(Action::Validate { ticket, job: ValidateJob { bytes, proof: None } });
+    }
+
+    /// What came of a block belongs to its header. It is passed on before it is judged: whoever checks the same bytes finds
+    /// the same, and only what the engine has accepted the proposal of gets as far as this.
+    pub(super) fn matched(&mut self, now: Now, ticket: Ticket) {
+        let Some(hash) = self.bodies.by_ticket(ticket) else { return };
+        let Some(body) = self.bodies.get_mut(&hash) else { return };
+        let BodyState::Judging { bytes, source, belongs, .. } = &mut body.state else { return };
+        *belongs = true;
+        let (bytes, gossip) = (bytes.clone(), source.gossip.take());
+        if let Some(id) = gossip {
+            self.relay(id, RelayVerdict::Accept);
+        }
+        if bytes.len() > self.pushed_max {
+            self.announce_body(now, hash, &bytes);
+        }
+    }
+
+    /// Says that this node has a block, and hands it out.
+    fn announce_body(&mut self, now: Now, hash: BlockHash, block: &Bytes) {
+        let Some(height) = self.tip.height().next() else { return };
+        let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
+        let bytes = encode_announcement(height, hash, length, now.nonce());
+        self.actions.push(Action::Publish { topic: Topic::Bodies, bytes });
     }
 
     /// A block was judged by the rules.
@@ -379,55 +412,6 @@ impl Node {
         }
     }
 
-    /// Asks for a body if it does not come by itself.
-    pub(super) fn fetch_body_soon(&mut self, now: Now, hash: BlockHash) {
-        self.timers.set_at_latest(Alarm::FetchBody(hash), now.uptime + FETCH_AFTER);
-    }
-
-    /// Asks one peer after the other for a body, until it is here.
-    pub(super) fn fetch_body(&mut self, now: Now, hash: BlockHash) {
-        let Some(body) = self.bodies.get_mut(&hash).filter(|body| matches!(body.state, BodyState::Missing)) else {
-            return;
-        };
-        // Every block in another order of the peers, which nobody can choose a name for.
-        let order = |peer: &&PeerId| sha256::Hash::hash(&[&peer.to_bytes(), &hash.to_byte_array()[..]].concat());
-        if self.peers.iter().all(|peer| body.asked.contains(peer)) {
-            body.asked.clear();
-        }
-        let peer = self.peers.iter().filter(|peer| !body.asked.contains(peer)).min_by_key(order).copied();
-        if let (Some(peer), Some(height)) = (peer, self.tip.height().next()) {
-            body.asked.insert(peer);
-            self.request(peer, Asked::Body { hash }, Request::Body { height, hash });
-        }
-        self.timers.set(Alarm::FetchBody(hash), now.uptime + FETCH_AGAIN);
-    }
-
-    /// A peer answers with a body, or has none.
-    pub(super) fn fetched_body(&mut self, now: Now, peer: PeerId, hash: BlockHash, bytes: Option<Bytes>) {
-        let Some(body) = self.bodies.get(&hash).filter(|body| matches!(body.state, BodyState::Missing)) else { return };
-        let others = self.peers.iter().any(|peer| !body.asked.contains(peer));
-        match bytes {
-            Some(bytes) if block_hash(&bytes) == Some(hash) => {
-                return self.judge(hash, bytes, Source { peer: Some(peer), gossip: None });
-            }
-            Some(_) => self.punish(now, peer, Offence::AlteredBlock),
-            None => {}
-        }
-        // Once all were asked, the next round waits for its time.
-        if others {
-            self.fetch_body(now, hash);
-        }
-    }
-
-    /// The answer to a peer that asks for a body: what is judged, and to each peer a few times at most.
-    pub(super) fn body_for(&mut self, peer: PeerId, hash: &BlockHash) -> Option<Bytes> {
-        let body = self.bodies.get_mut(hash)?;
-        let bytes = body.bytes()?.clone();
-        let sent = body.sent.entry(peer).or_insert(0);
-        *sent += 1;
-        (*sent <= SENDINGS_MAX).then_some(bytes)
-    }
-
     pub(super) fn relay_source(&mut self, source: Source, verdict: RelayVerdict) {
         if let Some(id) = source.gossip {
             self.relay(id, verdict);
@@ -438,11 +422,4 @@ impl Node {
 /// How far a block's time is ahead of this machine's clock.
 fn ahead_of(now: Now, time: u32) -> Duration {
     Duration::from_secs(time.into()).saturating_sub(now.unix)
-}
-
-impl Selection {
-    /// The choice of nothing.
-    fn empty() -> Self {
-        Self { transactions: vec![], fees: Amount::ZERO, weight: bitcoin::Weight::ZERO, sigops_cost: 0 }
-    }
 }

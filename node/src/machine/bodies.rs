@@ -2,8 +2,11 @@
 //!
 //! A body counts only after the engine accepted a proposal of its hash from the right proposer: without that, one node
 //! that floods bodies slows the whole chain (DESIGN section 6). Bodies that come first wait, few and bounded, for their
-//! proposal; some of them are of the next height. What is admitted is bounded by the rounds of a height, as each round
-//! has one proposer and the engine accepts one proposal of it.
+//! proposal; some of them are of the next height. These are short ([`PUSHED_BYTES_MAX`](crate::wire::PUSHED_BYTES_MAX)): a
+//! long one comes to whoever asks for it (`fetch`). What is admitted is bounded by the rounds of a height, as each round has
+//! one proposer and the engine accepts one proposal of it.
+
+mod announced;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,10 +19,11 @@ use causeway_consensus::bft::Address;
 use libp2p::PeerId;
 
 use super::event::{GossipId, Ticket};
+use super::fetch::Fetches;
+use announced::Announced;
 
-/// Bodies without a proposal, and their bytes. Whoever has most of them gives way.
+/// Short bodies without a proposal. Whoever has most of them gives way. What comes from this node's own disk is not counted.
 const WAITING_MAX: usize = 32;
-const WAITING_BYTES_MAX: usize = 32 << 20;
 
 /// Admitted bodies of a height whose bytes are kept. Older rounds give way to newer ones.
 const ADMITTED_MAX: usize = 16;
@@ -32,6 +36,8 @@ pub(super) struct Bodies {
     waiting: Vec<Waiting>,
     /// Whether a body had to give way in this height: one that is proposed may have been here, and not come again.
     crowded: bool,
+    /// Who has which.
+    pub(super) announced: Announced,
 }
 
 /// A block with an accepted proposal.
@@ -42,8 +48,8 @@ pub(super) struct Body {
     /// Who proposed it first.
     pub(super) proposer: Address,
     pub(super) state: BodyState,
-    /// Peers that were asked for it, and have not sent it.
-    pub(super) asked: BTreeSet<PeerId>,
+    /// Who was asked for it.
+    pub(super) fetches: Fetches,
     /// How often it was sent to each peer that asked.
     pub(super) sent: BTreeMap<PeerId, u32>,
     /// Whether it is on disk.
@@ -55,10 +61,10 @@ pub(super) struct Body {
 pub(super) enum BodyState {
     /// Only its proposal.
     Missing,
-    /// It is being judged by the rules.
-    Judging { ticket: Ticket, bytes: Bytes, source: Source },
+    /// It is being judged by the rules. Whether what came `belongs` to the header is known first.
+    Judging { ticket: Ticket, bytes: Bytes, source: Source, belongs: bool },
     /// Its round ended before there was a verdict. It is judged anew if it is proposed again, or decided after all.
-    SetAside { bytes: Bytes, peer: Option<PeerId> },
+    SetAside { bytes: Bytes, peer: Option<PeerId>, belongs: bool },
     /// It breaks no rule.
     Valid { bytes: Bytes, connected: Arc<ConnectedBlock>, told: Told },
     /// It breaks one.
@@ -120,7 +126,7 @@ impl Bodies {
             rounds: BTreeSet::new(),
             proposer,
             state: BodyState::Missing,
-            asked: BTreeSet::new(),
+            fetches: Fetches::default(),
             sent: BTreeMap::new(),
             kept: false,
         });
@@ -142,11 +148,11 @@ impl Bodies {
     pub(super) fn set_aside(&mut self, is_over: impl Fn(&BlockHash) -> bool) -> Vec<Job> {
         let mut jobs = Vec::new();
         for (hash, body) in &mut self.admitted {
-            if let BodyState::Judging { ticket, bytes, source } = &body.state
+            if let BodyState::Judging { ticket, bytes, source, belongs } = &body.state
                 && is_over(hash)
             {
                 jobs.push(Job { ticket: *ticket, source: *source });
-                body.state = BodyState::SetAside { bytes: bytes.clone(), peer: source.peer };
+                body.state = BodyState::SetAside { bytes: bytes.clone(), peer: source.peer, belongs: *belongs };
             }
         }
         jobs
@@ -156,6 +162,13 @@ impl Bodies {
     pub(super) fn judging(&self) -> Vec<BlockHash> {
         let judging = |body: &&Body| matches!(body.state, BodyState::Judging { .. });
         self.admitted.iter().filter(|(_, body)| judging(body)).map(|(hash, _)| *hash).collect()
+    }
+
+    /// The blocks, and their bytes, that were proposed in a round by a validator.
+    pub(super) fn proposed(&self, by: Address, round: u32) -> impl Iterator<Item = (BlockHash, usize)> {
+        let of_round = move |body: &Body| body.proposer == by && body.rounds.contains(&round);
+        let proposed = self.admitted.iter().filter(move |(_, body)| of_round(body));
+        proposed.filter_map(|(hash, body)| Some((*hash, body.len()?)))
     }
 
     /// The blocks that were set aside.
@@ -170,6 +183,12 @@ impl Bodies {
 
     pub(super) fn get_mut(&mut self, hash: &BlockHash) -> Option<&mut Body> {
         self.admitted.get_mut(hash)
+    }
+
+    /// A block of which only the proposal is here, and who has announced it.
+    pub(super) fn missing(&mut self, hash: &BlockHash) -> Option<(&mut Body, &Announced)> {
+        let body = self.admitted.get_mut(hash).filter(|body| matches!(body.state, BodyState::Missing))?;
+        Some((body, &self.announced))
     }
 
     /// The block that a job judges.
@@ -206,9 +225,8 @@ impl Bodies {
         }
         self.waiting.push(new);
         let mut dropped = Vec::new();
-        while self.waiting.len() > WAITING_MAX || self.waiting_bytes() > WAITING_BYTES_MAX {
-            // What comes from this node's own disk stays.
-            let peer = |waiting: &Waiting| waiting.source.peer;
+        let peer = |waiting: &Waiting| waiting.source.peer;
+        while self.waiting.iter().filter(|waiting| peer(waiting).is_some()).count() > WAITING_MAX {
             let count =
                 |index: &usize| self.waiting.iter().filter(|it| peer(it) == peer(&self.waiting[*index])).count();
             // Of whoever has most, the oldest: a flood may come through a peer that also passes on what is proposed, and the
@@ -240,6 +258,7 @@ impl Bodies {
     pub(super) fn start(&mut self, next: Height, tip: BlockHash) -> Vec<Source> {
         self.crowded = false;
         self.admitted.clear();
+        self.announced.start(next);
         let mut sources = Vec::new();
         self.waiting.retain(|waiting| {
             let stays = waiting.height > next || waiting.height == next && waiting.parent == tip;
@@ -264,12 +283,18 @@ impl Bodies {
 }
 
 impl Body {
-    /// The bytes for others, once they are judged: before that they may not be those of the header, and whoever passes
-    /// them on is to blame.
+    /// The bytes for others, once they are known to be those of the header: before that whoever passes them on is to blame.
     pub(super) fn bytes(&self) -> Option<&Bytes> {
         match &self.state {
-            BodyState::Valid { bytes, .. } => Some(bytes),
+            BodyState::Valid { bytes, .. }
+            | BodyState::Judging { bytes, belongs: true, .. }
+            | BodyState::SetAside { bytes, belongs: true, .. } => Some(bytes),
             BodyState::Missing | BodyState::Judging { .. } | BodyState::SetAside { .. } | BodyState::Invalid => None,
         }
+    }
+
+    /// How many bytes it has, once that is known for certain.
+    pub(super) fn len(&self) -> Option<usize> {
+        self.bytes().map(Bytes::len)
     }
 }

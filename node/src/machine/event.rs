@@ -111,6 +111,12 @@ pub enum Event {
         /// What it says.
         message: ReadMessage,
     },
+    /// The content of a block is that of its header, and of the right form: said of a job of
+    /// [`Action::Validate`](super::Action::Validate) before its answer, if that is so.
+    Matched {
+        /// The job.
+        ticket: Ticket,
+    },
     /// A block was judged by the rules: the answer to [`Action::Validate`](super::Action::Validate).
     Validated {
         /// The job.

@@ -59,7 +59,8 @@ pub(super) fn block_hash(block: &[u8]) -> Option<BlockHash> {
 }
 
 impl ValidateJob {
-    /// Takes the block through the whole pipeline on top of `view`, until the job of `workers` is cancelled.
+    /// Takes the block through the whole pipeline on top of `view`, until the job of `workers` is cancelled. Calls `matched` as
+    /// soon as it is certain that the block's content is that of its header: `is_altered` is said of it no more.
     ///
     /// # Errors
     /// Only if the state cannot be read.
@@ -69,6 +70,7 @@ impl ValidateJob {
         view: &impl ChainView,
         workers: &Workers,
         known: &ScriptCache,
+        matched: impl FnOnce(),
     ) -> Result<Verdict, StateFault> {
         if let Err(not_ready) = workers.still_wanted() {
             return Ok(Verdict::NotReady(not_ready));
@@ -80,6 +82,7 @@ impl ValidateJob {
             Ok(checked) => checked,
             Err(invalid) => return Ok(Verdict::Invalid(invalid)),
         };
+        matched();
         if let Err(not_ready) = workers.still_wanted() {
             return Ok(Verdict::NotReady(not_ready));
         }
@@ -144,7 +147,7 @@ impl AssembleJob {
         known: &ScriptCache,
     ) -> Result<Verdict, StateFault> {
         let block = assemble_block(&self.parent, self.time, self.fees, self.fee_script, self.transactions);
-        ValidateJob { bytes: serialize(&block).into(), proof: None }.run(params, view, workers, known)
+        ValidateJob { bytes: serialize(&block).into(), proof: None }.run(params, view, workers, known, || {})
     }
 }
 

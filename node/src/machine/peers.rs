@@ -42,6 +42,16 @@ struct Peer {
     /// When the score was that.
     scored: Duration,
     allowance: Allowance,
+    bodies: Record,
+}
+
+/// How well a peer has answered when it was asked for proposed blocks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Record {
+    /// Blocks that came.
+    came: u64,
+    /// Blocks that were not here when they were due, since the last that came.
+    late: u32,
 }
 
 /// What an offence led to.
@@ -66,7 +76,8 @@ impl Peers {
 
     pub(super) fn connect(&mut self, peer: PeerId, uptime: Duration) {
         let allowance = Allowance::new(uptime);
-        let new = Peer { height: None, score: SCORE_FULL, scored: uptime, allowance };
+        let bodies = Record::default();
+        let new = Peer { height: None, score: SCORE_FULL, scored: uptime, allowance, bodies };
         let known = self.gone.remove(&peer).map(|gone| Peer { height: None, ..gone });
         self.connected.entry(peer).or_insert(known.unwrap_or(new));
     }
@@ -139,6 +150,32 @@ impl Peers {
         if let Some(peer) = self.connected.get_mut(peer).or_else(|| self.gone.get_mut(peer)) {
             change(&mut peer.allowance);
         }
+    }
+
+    /// A proposed block came from a peer that was asked.
+    pub(super) fn body_came(&mut self, peer: &PeerId) {
+        if let Some(peer) = self.connected.get_mut(peer) {
+            peer.bodies = Record { came: peer.bodies.came.saturating_add(1), late: 0 };
+        }
+    }
+
+    /// A proposed block did not come from a peer when it was due.
+    pub(super) fn body_was_late(&mut self, peer: &PeerId) {
+        if let Some(peer) = self.connected.get_mut(peer) {
+            peer.bodies.late = peer.bodies.late.saturating_add(1);
+        }
+    }
+
+    /// Proposed blocks that did not come from a peer when they were due, since the last that came.
+    pub(super) fn bodies_late(&self, peer: &PeerId) -> u32 {
+        self.connected.get(peer).map_or(0, |peer| peer.bodies.late)
+    }
+
+    /// Whether a peer has sent proposed blocks when it was asked, the last time too. Those that the operator has named are
+    /// believed the first time.
+    pub(super) fn sends_bodies(&self, peer: &PeerId) -> bool {
+        let record = self.connected.get(peer).map(|peer| peer.bodies).unwrap_or_default();
+        record.late == 0 && (record.came > 0 || self.trusted.contains(peer))
     }
 
     /// Takes note of the tip that a peer tells of.

@@ -34,6 +34,7 @@ pub struct Entry {
     pub(super) txid: Txid,
     pub(super) wtxid: Wtxid,
     pub(super) weight: Weight,
+    pub(super) bytes: usize,
     pub(super) vsize: u64,
     pub(super) fee: Amount,
     pub(super) sigops_cost: usize,
@@ -62,6 +63,8 @@ pub struct Family {
     pub vsize: u64,
     /// Weight.
     pub weight: Weight,
+    /// Bytes, with witnesses.
+    pub bytes: usize,
     /// Fees.
     pub fee: Amount,
     /// Cost of the signature operations.
@@ -70,17 +73,19 @@ pub struct Family {
 
 impl Family {
     /// Nobody yet.
-    pub(crate) const NONE: Self = Self { count: 0, vsize: 0, weight: Weight::ZERO, fee: Amount::ZERO, sigops_cost: 0 };
+    pub(crate) const NONE: Self =
+        Self { count: 0, vsize: 0, weight: Weight::ZERO, bytes: 0, fee: Amount::ZERO, sigops_cost: 0 };
 
     pub(crate) fn of(entry: &Entry) -> Self {
-        let Entry { vsize, weight, fee, sigops_cost, .. } = *entry;
-        Self { count: 1, vsize, weight, fee, sigops_cost }
+        let Entry { vsize, weight, bytes, fee, sigops_cost, .. } = *entry;
+        Self { count: 1, vsize, weight, bytes, fee, sigops_cost }
     }
 
     pub(crate) fn add(&mut self, entry: &Entry) {
         self.count += 1;
         self.vsize += entry.vsize;
         self.weight += entry.weight;
+        self.bytes += entry.bytes;
         self.fee += entry.fee;
         self.sigops_cost += entry.sigops_cost;
     }
@@ -89,6 +94,7 @@ impl Family {
         self.count -= 1;
         self.vsize -= entry.vsize;
         self.weight -= entry.weight;
+        self.bytes -= entry.bytes;
         self.fee -= entry.fee;
         self.sigops_cost -= entry.sigops_cost;
     }
@@ -118,6 +124,11 @@ impl Entry {
     /// Its weight.
     pub fn weight(&self) -> Weight {
         self.weight
+    }
+
+    /// Its bytes, with witnesses.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Virtual bytes that its fee is counted for: see [`virtual_size`](super::policy::virtual_size).

@@ -1,25 +1,22 @@
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use bitcoin::ScriptBuf;
 use causeway_chainspec::{BitcoinHeight, ChainSpec, Height};
-use causeway_consensus::bft::{LinearTimeouts, ValidatorSet};
 use causeway_consensus::state::{Store, StoreOptions};
-use causeway_consensus::{ChainView, ScriptCache, Workers};
+use causeway_consensus::{ChainView, Workers};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::health::BEHIND_MAX;
 use super::*;
-use crate::machine::{Node, Offence, Report, Restart, Setup};
-use crate::mempool::Policy;
+use crate::machine::{Node, Offence, Report};
 use crate::rest::peg::SourceStanding;
 use crate::shell::Handle;
 use crate::shell::handle::Call;
+use crate::testing::setup;
 
 /// How long a test waits for what should happen at once.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -51,22 +48,7 @@ impl Site {
         let options =
             StoreOptions { coin_cache_bytes: 1 << 20, write_buffer_bytes: 1 << 20, ..StoreOptions::default() };
         let store = Arc::new(Store::open(home.path(), &spec, options, &Workers::new(NonZeroUsize::MIN)).unwrap());
-        let set = ValidatorSet::new(spec.validators()).unwrap();
-        let node = Node::new(Setup {
-            chain: spec.chain_id(),
-            params: spec.params().clone(),
-            timeouts: LinearTimeouts::default(),
-            policy: Policy::default(),
-            fee_script: ScriptBuf::new(),
-            validators: Box::new(move |_| set.clone()),
-            tip: store.tip(),
-            signer: None,
-            restart: Restart::default(),
-            scripts: Arc::new(ScriptCache::new(10)),
-            snapshot: Vec::new(),
-            seed: [0; 32],
-            trusted: BTreeSet::new(),
-        });
+        let node = Node::new(setup(&spec, &store.tip()));
         let (sender, calls) = mpsc::channel(1_024);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let bind = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -125,7 +125,10 @@ impl Helpers {
         self.prefetch(&job.bytes);
         let workers = self.workers_for(ticket);
         self.run(&self.blocks, Metrics::validated, move |work| {
-            let verdict = job.run(work.spec.params(), &*work.store, &workers, &work.scripts)?;
+            let matched = || {
+                work.results.send(Ok::<_, RunError>(Event::Matched { ticket }));
+            };
+            let verdict = job.run(work.spec.params(), &*work.store, &workers, &work.scripts, matched)?;
             Ok(Event::Validated { ticket, verdict })
         });
     }

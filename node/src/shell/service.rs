@@ -35,6 +35,7 @@ use crate::http::ListenError;
 use crate::machine::{Node, Restart, Setup};
 use crate::metrics::{self, Metrics, NetworkSeen};
 use crate::rest::{self, peg::BitcoinSource};
+use crate::wire::PUSHED_BYTES_MAX;
 
 /// Transactions whose scripts are known to be valid: some blocks' worth.
 const KNOWN_SCRIPTS: usize = 100_000;
@@ -167,6 +168,7 @@ async fn run(
         snapshot,
         seed: rand::random(),
         trusted: trusted(config.p2p.persistent_peers.iter().chain(&config.p2p.only)),
+        pushed_max: PUSHED_BYTES_MAX,
     });
 
     let (desk, clerk) = match open_desk(&home, &config, &spec)? {

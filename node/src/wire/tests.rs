@@ -80,9 +80,19 @@ fn bounds_hold_before_memory_is_taken() {
 
 #[test]
 fn gossip_frames() {
-    let (height, block) = decode_body(encode_body(Height(7), b"block")).unwrap();
-    assert_eq!((height, &block[..]), (Height(7), &b"block"[..]));
-    assert_eq!(decode_body(Bytes::from_static(b"abc")), Err(WireError::CutOff));
+    let block = Bytes::from_static(b"block");
+    assert_eq!(decode_body(encode_body(Height(7), &block)), Ok(BodyMessage::Pushed { height: Height(7), block }));
+    assert_eq!(decode_body(Bytes::from_static(&[1, 2, 3])), Err(WireError::CutOff));
+    assert_eq!(decode_body(Bytes::from_static(&[2, 2, 3])), Err(WireError::UnknownKind { got: 2 }));
+    let long = encode_body(Height(7), &vec![0; PUSHED_BYTES_MAX + 1]);
+    assert!(matches!(decode_body(long), Err(WireError::TooMany { .. })));
+    let hash = BlockHash::from_byte_array([9; 32]);
+    let announced = |bytes| decode_body(encode_announcement(Height(7), hash, bytes, 8));
+    assert_eq!(announced(4_000_000), Ok(BodyMessage::Announced { height: Height(7), hash, bytes: 4_000_000 }));
+    assert!(matches!(announced(4_000_001), Err(WireError::TooMany { .. })));
+    assert!(matches!(announced(0), Err(WireError::None { .. })));
+    let trailing = [&encode_announcement(Height(7), hash, 1, 8)[..], &[0]].concat();
+    assert_eq!(decode_body(trailing.into()), Err(WireError::Trailing { bytes: 1 }));
     assert_eq!(decode_consensus(b"12345678rest"), Ok(&b"rest"[..]));
     assert_eq!(decode_consensus(b"1234567"), Err(WireError::CutOff));
 }

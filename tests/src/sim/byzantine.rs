@@ -17,7 +17,7 @@ use bitcoin::{Block, BlockHash, Target};
 use bytes::Bytes;
 use causeway_chainspec::{ChainId, Height};
 use causeway_consensus::bft::{Key, Message, Proposal, SignedProposal, SignedVote, Vote};
-use causeway_node::wire::{Topic, encode_consensus};
+use causeway_node::wire::{BodyMessage, Topic, decode_body, encode_consensus};
 
 use super::rng::Rng;
 use super::world::World;
@@ -57,6 +57,8 @@ pub enum Strategy {
     Certificates,
     /// Adds to transactions what only those can judge who have them already.
     Riders,
+    /// Announces the block of every proposal at once, has it not, and comes back under other names.
+    Announce,
 }
 
 impl Strategy {
@@ -115,13 +117,18 @@ impl Byzantine {
         }
         self.heard.push_back((topic, bytes.clone()));
     }
+
+    /// Whether it says to have every block.
+    pub(super) fn announces(&self) -> bool {
+        self.strategies.contains(&Strategy::Announce)
+    }
 }
 
 impl World {
     /// What a liar says when its node has something to say.
     pub(super) fn say_otherwise(&mut self, index: usize, topic: Topic, bytes: &Bytes) {
         if topic == Topic::Bodies
-            && let Ok((height, block)) = causeway_node::wire::decode_body(bytes.clone())
+            && let Some((height, block)) = pushed(bytes)
             && let Some(liar) = &mut self.hosts[index].byzantine
         {
             liar.own = Some((height, block));
@@ -143,7 +150,8 @@ impl World {
                 | Strategy::Stall
                 | Strategy::Decoy
                 | Strategy::Certificates
-                | Strategy::Riders => true,
+                | Strategy::Riders
+                | Strategy::Announce => true,
             };
         }
         if truth {
@@ -164,7 +172,7 @@ impl World {
                     Strategy::StaleRounds => self.dig_up(index),
                     Strategy::Spam => self.spam(index),
                     Strategy::JunkBodies => self.send_junk_bodies(index),
-                    Strategy::Stall | Strategy::Decoy => self.come_back(index, strategy),
+                    Strategy::Stall | Strategy::Decoy | Strategy::Announce => self.come_back(index, strategy),
                     Strategy::Certificates => {
                         self.flood_certificates(index);
                         self.come_back(index, strategy);
@@ -227,6 +235,14 @@ fn twin(block: &[u8], rng: &mut Rng) -> Option<Bytes> {
         block.header.nonce += 1;
     }
     Some(serialize(&block).into())
+}
+
+/// Height and block of a message of the topic of bodies that holds one.
+pub(super) fn pushed(bytes: &Bytes) -> Option<(Height, Bytes)> {
+    match decode_body(bytes.clone()) {
+        Ok(BodyMessage::Pushed { height, block }) => Some((height, block)),
+        Ok(BodyMessage::Announced { .. }) | Err(_) => None,
+    }
 }
 
 /// The id of serialised bytes that begin with a header.

@@ -10,6 +10,7 @@ use causeway_consensus::bft::{Guarded, Key, Signer};
 use causeway_consensus::{ChainView, ScriptCache};
 use causeway_node::machine::{Event, Node, Setup};
 use causeway_node::mempool::{Policy, snapshot};
+use causeway_node::wire::PUSHED_BYTES_MAX;
 
 use super::check::Check;
 use super::host::Life;
@@ -58,6 +59,8 @@ impl World {
             snapshot,
             seed,
             trusted: BTreeSet::new(),
+            // What a liar has is looked for on the wire.
+            pushed_max: if host.byzantine.is_some() { PUSHED_BYTES_MAX } else { self.plan.pushed_max },
         });
         host.lives += 1;
         let mut life = Life::new(host.lives, self.now, node, scripts);

@@ -209,6 +209,9 @@ impl World {
         let own = self.hosts[to].address;
         if let Some(liar) = &mut self.hosts[to].byzantine {
             liar.hear(topic, &bytes);
+            if topic == Topic::Consensus && liar.announces() {
+                self.announce_unseen(to, &bytes);
+            }
             // Its node is not to know what the liar says in its name.
             if topic == Topic::Consensus && own.is_some() && signer(&bytes) == own {
                 return;
@@ -269,6 +272,9 @@ impl World {
         let Some(asker) = self.hosts[index].life.as_mut().and_then(|life| life.inbound.remove(&id)) else {
             return self.fail(Check::OneRelay, format!("host {index} answers request {} twice", id.0));
         };
+        if let Response::Body(Some(block)) = &response {
+            self.watch.body(block);
+        }
         let bytes = match self.lie(index, response) {
             Some(bytes) if !self.is_request_lost(index, asker.host) => bytes,
             _ => return,

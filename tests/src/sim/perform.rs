@@ -9,7 +9,7 @@ use bitcoin::hashes::Hash;
 use bytes::Bytes;
 use causeway_chainspec::Height;
 use causeway_consensus::bft::{CommitCertificate, HighWaterMark, LogEntry, Writing};
-use causeway_consensus::{ConnectedBlock, NotReady, StateFault};
+use causeway_consensus::{ConnectedBlock, NotReady, StateFault, check_block, parse_block};
 use causeway_node::machine::jobs::{AssembleJob, CheckJob, ReadJob, ValidateJob, VerifyJob};
 use causeway_node::machine::peg::{BitcoinAnswer, BitcoinQuestion};
 use causeway_node::machine::{Action, Event, RelayVerdict, Report, Ticket, Verdict};
@@ -26,6 +26,8 @@ const STARTING: Duration = Duration::from_secs(10);
 /// Work that a host does beside its node.
 pub(super) enum Job {
     Validate(ValidateJob),
+    /// The first part of it.
+    Match(ValidateJob),
     Assemble(AssembleJob),
     Check(CheckJob),
     CheckPackage(PackageCheck),
@@ -76,6 +78,7 @@ impl World {
                 }
                 let slow = self.plan.faults.validation;
                 let time = self.rng.between(self.plan.work / 15, self.plan.work + slow);
+                self.start_job(index, ticket, time / 4, Job::Match(job.clone()));
                 self.start_job(index, ticket, time, Job::Validate(job));
             }
             Action::Assemble { ticket, job } => {
@@ -178,6 +181,9 @@ impl World {
         if !self.is_alive(index, number) {
             return;
         }
+        if let Job::Match(job) = job {
+            return self.match_done(index, number, ticket, job);
+        }
         let host = &mut self.hosts[index];
         let Some(life) = &mut host.life else { return };
         life.judging.remove(&ticket);
@@ -191,11 +197,13 @@ impl World {
             Job::Validate(_) if too_late => Ok(Event::Validated { ticket, verdict: not_ready() }),
             Job::Assemble(_) if too_late => Ok(Event::Assembled { ticket, verdict: not_ready() }),
             Job::Validate(job) => {
-                job.run(params, &host.chain, workers, &life.scripts).map(|verdict| Event::Validated { ticket, verdict })
+                let verdict = job.run(params, &host.chain, workers, &life.scripts, || {});
+                verdict.map(|verdict| Event::Validated { ticket, verdict })
             }
             Job::Assemble(job) => {
                 job.run(params, &host.chain, workers, &life.scripts).map(|verdict| Event::Assembled { ticket, verdict })
             }
+            Job::Match(_) => return,
             Job::AskBitcoin(question) => {
                 let answer = host.bitcoin.answer(&self.bitcoin, &question);
                 if let (BitcoinAnswer::Agrees, Some(height)) = (answer, host.height().next()) {
@@ -211,6 +219,15 @@ impl World {
         match event {
             Ok(event) => self.deliver(index, number, event),
             Err(fault) => self.fail(Check::NoFault, format!("host {index}: {fault}")),
+        }
+    }
+
+    /// Of a block it is known whether its content is that of its header.
+    fn match_done(&mut self, index: usize, number: u64, ticket: Ticket, job: ValidateJob) {
+        let wanted = self.hosts[index].life.as_ref().is_some_and(|life| !life.cancelled.contains(&ticket));
+        let block = parse_block(job.bytes.to_vec());
+        if wanted && block.and_then(|block| check_block(block, self.spec.params())).is_ok() {
+            self.deliver(index, number, Event::Matched { ticket });
         }
     }
 

@@ -6,6 +6,7 @@ mod scenario;
 use std::time::Duration;
 
 use causeway_consensus::bft::LinearTimeouts;
+use causeway_node::wire::PUSHED_BYTES_MAX;
 
 use super::byzantine::Strategy;
 use super::rng::Rng;
@@ -81,6 +82,8 @@ pub struct Plan {
     pub delay: Duration,
     /// Whether transactions are handed in.
     pub transactions: bool,
+    /// Bytes of a block up to which honest hosts send it unasked.
+    pub pushed_max: usize,
     /// What happens on Bitcoin.
     pub peg: PegPlan,
 }
@@ -133,6 +136,8 @@ impl Plan {
             work: Duration::from_millis(15),
             delay: DELAY,
             transactions: true,
+            // Blocks here are short: in every other run they are announced all the same.
+            pushed_max: if seed.is_multiple_of(2) { 0 } else { PUSHED_BYTES_MAX },
             peg: PegPlan::default(),
         };
         plan.scene(&mut rng);
@@ -269,6 +274,12 @@ impl Plan {
             Scenario::LyingSync => self.liars(rng, &[Strategy::LyingSync]),
             Scenario::Spam => self.liars(rng, &[Strategy::Spam]),
             Scenario::JunkBodies => self.strangers(3, Strategy::JunkBodies),
+            Scenario::FalseAnnouncements => {
+                self.strangers(3, Strategy::Announce);
+                self.pushed_max = 0;
+                // Until each node has had a block of an honest one.
+                self.peg.failed_heights = Some(2);
+            }
             Scenario::StalledSync => {
                 self.strangers(4, Strategy::Stall);
                 self.heights = self.heights.max(40) * 2;

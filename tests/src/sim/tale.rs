@@ -5,7 +5,7 @@ use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use causeway_consensus::bft::{Message, SignedTipStatement, TipStatement, VoteType};
 use causeway_node::machine::{Action, Event, Verdict};
-use causeway_node::wire::{Response, Topic, decode_body, decode_consensus};
+use causeway_node::wire::{BodyMessage, Response, Topic, decode_body, decode_consensus};
 
 /// What happens to a node.
 pub(super) fn event(event: &Event) -> String {
@@ -91,7 +91,10 @@ fn gossip(topic: Topic, bytes: &bytes::Bytes) -> String {
             None => tip_statement(bytes),
         },
         Topic::Bodies => match decode_body(bytes.clone()) {
-            Ok((height, bytes)) => format!("body {height} {}", block(&bytes)),
+            Ok(BodyMessage::Pushed { height, block: bytes }) => format!("body {height} {}", block(&bytes)),
+            Ok(BodyMessage::Announced { height, hash, bytes }) => {
+                format!("has body {height} {} of {bytes} bytes", short(&hash))
+            }
             Err(_) => "nonsense as a body".to_owned(),
         },
         Topic::Transactions => format!("transaction of {} bytes", bytes.len()),

@@ -11,18 +11,19 @@ use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bytes::Bytes;
-use causeway_chainspec::{ChainId, Height, LAST_DERIVED_HEIGHT};
+use causeway_chainspec::{ChainId, Height, LAST_DERIVED_HEIGHT, Params};
 use causeway_consensus::bft::signer::{Position, SignStep};
 use causeway_consensus::bft::{
     Address, CommitCertificate, Equivocation, LogEntry, Message, SignedTipStatement, SignedVote, ToSign, ValidatorSet,
     VoteType,
 };
-use causeway_consensus::{ChainView, ConnectedBlock};
+use causeway_consensus::{ChainView, ConnectedBlock, check_block, parse_block};
 use causeway_node::machine::blocks::CLOCK_AHEAD_MAX;
 use causeway_node::machine::jobs::ValidateJob;
 use causeway_node::machine::{Event, Offence, Verdict};
-use causeway_node::wire::{Topic, decode_body, decode_consensus};
+use causeway_node::wire::{Topic, decode_consensus};
 
+use super::byzantine::pushed;
 use super::check::{Check, Violation};
 use super::host::{Host, Life};
 use super::schedule::Schedule;
@@ -43,6 +44,7 @@ pub(super) struct Watch {
     honest: BTreeSet<usize>,
     /// A chain of our own.
     reference: MemoryChain,
+    params: Params,
     committed: BTreeMap<Height, BlockHash>,
     /// Digests of what honest validators signed.
     signed: BTreeMap<(Address, Position), [u8; 32]>,
@@ -77,6 +79,7 @@ impl Watch {
         schedule: Arc<Schedule>,
         honest: BTreeSet<usize>,
         reference: MemoryChain,
+        params: Params,
     ) -> Self {
         Self {
             seed,
@@ -85,6 +88,7 @@ impl Watch {
             sets: BTreeMap::new(),
             honest,
             reference,
+            params,
             committed: BTreeMap::new(),
             signed: BTreeMap::new(),
             reached: BTreeSet::new(),
@@ -186,15 +190,20 @@ impl Watch {
                 }
             }
             Topic::Bodies => {
-                self.longest_body = self.longest_body.max(bytes.len());
-                if let Ok((_, block)) = decode_body(bytes.clone())
-                    && let Some(header) = block.get(..Header::SIZE)
-                {
-                    let time = u32::from_le_bytes(header[68..72].try_into().expect("four bytes"));
-                    self.times.insert(BlockHash::hash(header), time);
+                if let Some((_, block)) = pushed(bytes) {
+                    self.body(&block);
                 }
             }
             Topic::Transactions | Topic::Claims => {}
+        }
+    }
+
+    /// Somebody sends a proposed block, in whatever way.
+    pub(super) fn body(&mut self, block: &[u8]) {
+        self.longest_body = self.longest_body.max(block.len());
+        if let Some(header) = block.get(..Header::SIZE) {
+            let time = u32::from_le_bytes(header[68..72].try_into().expect("four bytes"));
+            self.times.insert(BlockHash::hash(header), time);
         }
     }
 
@@ -416,11 +425,17 @@ impl Watch {
                 }
             }
             Topic::Bodies => {
-                let Ok((_, block)) = decode_body(bytes.clone()) else { return };
+                let Some((height, block)) = pushed(bytes) else {
+                    let what = format!("host {index} sends on what another says that it has");
+                    return self.fail(now, Check::RelayAfterCheck, what);
+                };
                 let hash = block.get(..Header::SIZE).map(BlockHash::hash);
-                let valid = self.valid.get(&index);
-                if !hash.is_some_and(|hash| valid.is_some_and(|valid| valid.contains(&hash))) {
-                    self.fail(now, Check::RelayAfterCheck, format!("host {index} sends on a body that was not judged"));
+                let is_proposed = hash.is_some_and(|hash| self.proposed.contains_key(&(height, hash)));
+                let is_whole =
+                    || parse_block(block.to_vec()).and_then(|block| check_block(block, &self.params)).is_ok();
+                if !is_proposed || !is_whole() {
+                    let what = format!("host {index} sends on a body that nobody has proposed, or that is altered");
+                    self.fail(now, Check::RelayAfterCheck, what);
                 }
             }
             Topic::Transactions | Topic::Claims => {}
@@ -569,8 +584,8 @@ impl Watch {
                 Topic::Consensus | Topic::Claims => Duration::from_millis(5),
                 Topic::Transactions => Duration::from_secs(2),
                 // Until its height is over.
-                Topic::Bodies => match decode_body(heard.bytes.clone()) {
-                    Ok((height, _)) if height > tip => Duration::MAX,
+                Topic::Bodies => match pushed(&heard.bytes) {
+                    Some((height, _)) if height > tip => Duration::MAX,
                     _ => Duration::ZERO,
                 },
             };

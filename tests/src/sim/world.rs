@@ -178,7 +178,8 @@ impl World {
                 lost_log: false,
             })
             .collect();
-        let watch = Watch::new(plan.seed, spec.chain_id(), Arc::clone(&schedule), honest, reference);
+        let watch =
+            Watch::new(plan.seed, spec.chain_id(), Arc::clone(&schedule), honest, reference, spec.params().clone());
         let links = Links::new(&plan, &mut rng);
         let purse = Purse::new();
         let mut world = Self {

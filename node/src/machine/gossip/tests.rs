@@ -1,7 +1,6 @@
 //! What strangers can make a node do with messages of the consensus topic.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bitcoin::BlockHash;
@@ -9,17 +8,13 @@ use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{Keypair, SECP256K1};
 use bytes::Bytes;
 use causeway_chainspec::{ChainId, Height, Validator};
-use causeway_consensus::ScriptCache;
-use causeway_consensus::bft::{
-    CheckedMessage, Key, LinearTimeouts, Message, SignedVote, Unsigned, ValidatorSet, Vote, VoteType,
-};
+use causeway_consensus::bft::{CheckedMessage, Key, Message, SignedVote, Unsigned, ValidatorSet, Vote, VoteType};
 use libp2p::PeerId;
 
 use super::AGAIN;
 use crate::machine::jobs::VerifyJob;
-use crate::machine::{Action, Event, GossipId, Node, Now, Offence, RelayVerdict, Report, Restart, Setup, Ticket};
-use crate::mempool::Policy;
-use crate::testing::{Chain, START_S, free_script};
+use crate::machine::{Action, Event, GossipId, Node, Now, Offence, RelayVerdict, Report, Setup, Ticket};
+use crate::testing::{Chain, START_S, setup};
 use crate::wire::{Topic, encode_consensus};
 
 const MS: Duration = Duration::from_millis(1);
@@ -64,19 +59,9 @@ impl Bench {
         let keys = (0..VALIDATORS).map(|index| Validator { key: key(index).x_only_public_key().0, power: 1 });
         let set = ValidatorSet::new(&keys.collect::<Vec<_>>()).unwrap();
         let node = Node::new(Setup {
-            chain: chain.spec.chain_id(),
-            params: chain.spec.params().clone(),
-            timeouts: LinearTimeouts::default(),
-            policy: Policy::default(),
-            fee_script: free_script(),
             validators: Box::new(move |_| set.clone()),
-            tip: Arc::clone(&chain.tip),
-            signer: None,
-            restart: Restart::default(),
-            scripts: Arc::new(ScriptCache::new(10)),
-            snapshot: Vec::new(),
-            trusted: trusted.iter().copied().collect::<BTreeSet<_>>(),
-            seed: [0; 32],
+            trusted: trusted.iter().copied().collect(),
+            ..setup(&chain.spec, &chain.tip)
         });
         let mut bench = Self {
             node,

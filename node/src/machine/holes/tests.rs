@@ -3,14 +3,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use causeway_chainspec::{ChainSpec, Height};
-use causeway_consensus::ScriptCache;
-use causeway_consensus::bft::{LinearTimeouts, ValidatorSet};
 use libp2p::PeerId;
 
 use crate::machine::jobs::FillJob;
-use crate::machine::{Action, Event, Filled, Node, Now, OutboundId, Report, Restart, Setup, Ticket};
-use crate::mempool::Policy;
-use crate::testing::{Bench, START_S, fetched, free_script};
+use crate::machine::{Action, Event, Filled, Node, Now, OutboundId, Report, Ticket};
+use crate::testing::{Bench, START_S, fetched, setup};
 use crate::wire::{FinalBlock, Request, Response};
 
 /// A full node with two peers, all of them at height 104.
@@ -26,22 +23,7 @@ impl Site {
         (0..4).for_each(|_| drop(bench.mine()));
         let (spec, tip) = (bench.chain.spec.clone(), Arc::clone(&bench.chain.tip));
         assert_eq!(tip.height(), Height(104));
-        let set = ValidatorSet::new(spec.validators()).unwrap();
-        let node = Node::new(Setup {
-            chain: spec.chain_id(),
-            params: spec.params().clone(),
-            timeouts: LinearTimeouts::default(),
-            policy: Policy::default(),
-            fee_script: free_script(),
-            validators: Box::new(move |_| set.clone()),
-            tip: Arc::clone(&tip),
-            signer: None,
-            restart: Restart::default(),
-            scripts: Arc::new(ScriptCache::new(10)),
-            snapshot: Vec::new(),
-            seed: [0; 32],
-            trusted: std::collections::BTreeSet::new(),
-        });
+        let node = Node::new(setup(&spec, &tip));
         let mut site = Self { spec, node, uptime: Duration::from_secs(1) };
         for _ in 0..2 {
             let peer = PeerId::random();

@@ -1,20 +1,16 @@
 //! What an honest node sends on, and what others hold against it.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::{OutPoint, Transaction, Witness};
 use bytes::Bytes;
 use causeway_chainspec::SatPerKvb;
-use causeway_consensus::ScriptCache;
-use causeway_consensus::bft::{LinearTimeouts, ValidatorSet};
 use libp2p::PeerId;
 
 use super::QUEUE_PER_PEER;
-use crate::machine::{Action, Event, GossipId, Node, Now, Offence, RelayVerdict, Report, Restart, Setup};
+use crate::machine::{Action, Event, GossipId, Node, Now, Offence, RelayVerdict, Report, Setup};
 use crate::mempool::Policy;
-use crate::testing::{COIN, Chain, START_S, first_output, free_script, pay};
+use crate::testing::{COIN, Chain, START_S, first_output, pay, setup};
 use crate::wire::{Topic, encode_transaction, encode_transactions};
 
 /// A full node, whose network and workers are played by the test.
@@ -39,22 +35,7 @@ fn peer(number: u8) -> PeerId {
 
 impl TestNode {
     fn new(chain: &Chain, policy: Policy) -> Self {
-        let set = ValidatorSet::new(chain.spec.validators()).unwrap();
-        let node = Node::new(Setup {
-            chain: chain.spec.chain_id(),
-            params: chain.spec.params().clone(),
-            timeouts: LinearTimeouts::default(),
-            policy,
-            fee_script: free_script(),
-            validators: Box::new(move |_| set.clone()),
-            tip: Arc::clone(&chain.tip),
-            signer: None,
-            restart: Restart::default(),
-            scripts: Arc::new(ScriptCache::new(1_000)),
-            snapshot: Vec::new(),
-            trusted: BTreeSet::new(),
-            seed: [0; 32],
-        });
+        let node = Node::new(Setup { policy, ..setup(&chain.spec, &chain.tip) });
         let mut node = Self {
             node,
             chain: chain.clone(),

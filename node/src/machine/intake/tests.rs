@@ -1,16 +1,12 @@
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::{Transaction, Txid};
-use causeway_consensus::ScriptCache;
-use causeway_consensus::bft::{LinearTimeouts, ValidatorSet};
 
 use super::{HERE_MAX, JOB_TRANSACTIONS, SEND_EVERY, SMALL_JOBS};
 use crate::machine::jobs::CheckJob;
-use crate::machine::{Action, Event, Node, Now, Restart, Setup, SubmitId, Ticket};
-use crate::mempool::{NotYet, Policy, Reject};
-use crate::testing::{Bench, COIN, START_S, free_script, pay};
+use crate::machine::{Action, Event, Node, Now, SubmitId, Ticket};
+use crate::mempool::{NotYet, Reject};
+use crate::testing::{Bench, COIN, START_S, pay, setup};
 use crate::wire::{Topic, decode_transactions};
 
 const MS: Duration = Duration::from_millis(1);
@@ -29,23 +25,7 @@ struct Alone {
 impl Alone {
     fn new() -> Self {
         let bench = Bench::new();
-        let spec = &bench.chain.spec;
-        let set = ValidatorSet::new(spec.validators()).unwrap();
-        let node = Node::new(Setup {
-            chain: spec.chain_id(),
-            params: spec.params().clone(),
-            timeouts: LinearTimeouts::default(),
-            policy: Policy::default(),
-            fee_script: free_script(),
-            validators: Box::new(move |_| set.clone()),
-            tip: Arc::clone(&bench.chain.tip),
-            signer: None,
-            restart: Restart::default(),
-            scripts: Arc::new(ScriptCache::new(1_000)),
-            snapshot: Vec::new(),
-            seed: [0; 32],
-            trusted: BTreeSet::new(),
-        });
+        let node = Node::new(setup(&bench.chain.spec, &bench.chain.tip));
         let mut alone =
             Self { bench, node, uptime: Duration::from_secs(1), names: 0, jobs: Vec::new(), verdicts: Vec::new() };
         alone.handle(Event::Tick);

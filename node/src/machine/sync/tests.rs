@@ -4,35 +4,17 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use causeway_chainspec::Height;
-use causeway_consensus::ScriptCache;
-use causeway_consensus::bft::{LinearTimeouts, ValidatorSet};
 use libp2p::PeerId;
 
-use crate::machine::{Action, Event, Node, Now, Restart, Setup};
-use crate::mempool::Policy;
-use crate::testing::{Bench, START_S, fetched, free_script};
+use crate::machine::{Action, Event, Node, Now};
+use crate::testing::{Bench, START_S, fetched, setup};
 use crate::wire::{Request, Response};
 
 #[test]
 fn while_a_fetched_block_is_judged_the_coins_of_the_next_are_read() {
     let bench = Bench::new();
     let (spec, tip) = (&bench.chain.spec, Arc::clone(&bench.chain.tip));
-    let set = ValidatorSet::new(spec.validators()).unwrap();
-    let mut node = Node::new(Setup {
-        chain: spec.chain_id(),
-        params: spec.params().clone(),
-        timeouts: LinearTimeouts::default(),
-        policy: Policy::default(),
-        fee_script: free_script(),
-        validators: Box::new(move |_| set.clone()),
-        tip,
-        signer: None,
-        restart: Restart::default(),
-        scripts: Arc::new(ScriptCache::new(10)),
-        snapshot: Vec::new(),
-        seed: [0; 32],
-        trusted: std::collections::BTreeSet::new(),
-    });
+    let mut node = Node::new(setup(spec, &tip));
     let now = Now { uptime: Duration::from_secs(1), unix: Duration::from_secs(START_S) };
     let peer = PeerId::random();
     let mut actions = node.handle(now, Event::Connected { peer }).unwrap();

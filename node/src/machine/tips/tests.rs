@@ -1,21 +1,17 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{Keypair, SECP256K1};
 use causeway_chainspec::{ChainId, Height, Validator};
-use causeway_consensus::ScriptCache;
 use causeway_consensus::bft::signer::{Position, SignStep};
 use causeway_consensus::bft::{
-    Address, Guarded, HighWaterMark, LinearTimeouts, SignedTipStatement, Signer, TipAnswer, TipNonce, TipStatement,
-    ValidatorSet,
+    Address, Guarded, HighWaterMark, SignedTipStatement, Signer, TipAnswer, TipNonce, TipStatement, ValidatorSet,
 };
 use libp2p::PeerId;
 
 use super::{GATHER, LISTEN, QUESTIONS_KEPT, UNPROVEN};
-use crate::machine::{Action, Event, GossipId, Node, Now, RelayVerdict, Report, Restart, Setup};
-use crate::mempool::Policy;
-use crate::testing::{Chain, START_S, free_script};
+use crate::machine::{Action, Event, GossipId, Node, Now, RelayVerdict, Report, Setup};
+use crate::testing::{Chain, START_S, setup};
 use crate::wire::{Topic, decode_consensus, encode_tip_statement};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -53,19 +49,10 @@ impl One {
         let validator = |(index, power): (u8, &u64)| Validator { key: key(index).x_only_public_key().0, power: *power };
         let set = ValidatorSet::new(&(0..).zip(powers).map(validator).collect::<Vec<_>>()).unwrap();
         let node = Node::new(Setup {
-            chain,
-            params: bench.spec.params().clone(),
-            timeouts: LinearTimeouts::default(),
-            policy: Policy::default(),
-            fee_script: free_script(),
             validators: Box::new(move |_| set.clone()),
-            tip: Arc::clone(&bench.tip),
             signer: validates.then(|| Box::new(signer(chain, 0)) as Box<dyn Signer>),
-            restart: Restart::default(),
-            scripts: Arc::new(ScriptCache::new(10)),
-            snapshot: Vec::new(),
             seed: [9; 32],
-            trusted: std::collections::BTreeSet::new(),
+            ..setup(&bench.spec, &bench.tip)
         });
         let mut one = Self {
             chain,

@@ -241,7 +241,7 @@ fn a_job_that_is_cancelled_before_it_begins_looks_at_nothing() {
     let (shell, spec, cancel) = (Shell::new(), ChainSpec::built_in("devnet").unwrap(), Arc::new(Cancel::default()));
     let run = |workers: &Workers| {
         let job = ValidateJob { bytes: Bytes::from_static(b"no block"), proof: None };
-        job.run(spec.params(), &*shell.store, workers, &ScriptCache::new(2)).unwrap()
+        job.run(spec.params(), &*shell.store, workers, &ScriptCache::new(2), || {}).unwrap()
     };
     let workers = shell.workers.until(Arc::clone(&cancel));
     assert!(matches!(run(&workers), Verdict::Invalid(_)));

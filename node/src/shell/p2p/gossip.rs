@@ -1,5 +1,5 @@
-//! Gossip: one gossipsub for each topic, so that a block body in the queue of a slow peer holds up no vote, and each has
-//! queues and limits of its own.
+//! Gossip: one gossipsub for each topic, so that what waits for a slow peer holds up no vote, and each has queues and limits
+//! of its own.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ const MESSAGE_OVERHEAD_BYTES: usize = 512;
 fn queue_length(topic: Topic) -> usize {
     match topic {
         Topic::Consensus => 2_048,
-        Topic::Bodies => 16,
+        Topic::Bodies => 64,
         Topic::Transactions => 256,
         Topic::Claims => 64,
     }
@@ -51,7 +51,7 @@ pub(super) fn lane(topic: Topic, names: &Names, timing: &Timing) -> Lane {
         .max_messages_per_rpc(Some(16))
         .heartbeat_interval(timing.heartbeat)
         .heartbeat_initial_delay(timing.heartbeat)
-        // Validators shall hear of a vote at once. Of a body each peer would cost as much as its mesh does together.
+        // Validators shall hear of a vote at once. Of the rest each peer would cost as much as its mesh does together.
         .flood_publish(topic == Topic::Consensus)
         .mesh_n_low(6)
         .mesh_n(8)
@@ -64,9 +64,9 @@ pub(super) fn lane(topic: Topic, names: &Names, timing: &Timing) -> Lane {
         .connection_handler_queue_len(queue_length(topic))
         .publish_queue_duration(Duration::from_secs(10))
         .forward_queue_duration(Duration::from_secs(5));
-    // Only under its own name gossipsub speaks version 1.2, with which peers say which bodies they have already. The name
-    // of the topic carries the chain all the same.
-    if topic != Topic::Bodies {
+    // Only under its own name gossipsub speaks version 1.2, with which peers say which long messages they have already. The
+    // name of the topic carries the chain all the same.
+    if topic != Topic::Transactions {
         config.protocol_id_prefix(names.gossip(topic));
     }
     let config = config.build().expect("the settings fit each other");

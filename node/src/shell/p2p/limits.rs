@@ -82,7 +82,7 @@ impl Default for Limits {
             pending_outbound: 32,
             bans: 4_096,
             consensus_bytes: 8 << 20,
-            bodies_bytes: 64 << 20,
+            bodies_bytes: 8 << 20,
             transactions_bytes: 32 << 20,
             claims_bytes: 16 << 20,
             held_per_peer: 64,

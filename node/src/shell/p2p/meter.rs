@@ -52,8 +52,8 @@ fn arrival_bytes(topic: Topic) -> Rate {
     match topic {
         // 256 certificates of 256 validators are 8.6 MB.
         Topic::Consensus => Rate { per_second: 2 << 20, burst: 16 << 20 },
-        // A full block every 200 ms.
-        Topic::Bodies => Rate { per_second: 24 << 20, burst: 96 << 20 },
+        // A short block every 200 ms, several times.
+        Topic::Bodies => Rate { per_second: 2 << 20, burst: 16 << 20 },
         Topic::Transactions => Rate { per_second: 4 << 20, burst: 16 << 20 },
         Topic::Claims => Rate { per_second: 1 << 20, burst: 16 << 20 },
     }

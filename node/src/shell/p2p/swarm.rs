@@ -231,9 +231,12 @@ impl Task {
                 if let Some(waiting) = self.verdicts.take(id) {
                     let acceptance = match verdict {
                         RelayVerdict::Accept => MessageAcceptance::Accept,
-                        RelayVerdict::Ignore => MessageAcceptance::Ignore,
+                        RelayVerdict::Used | RelayVerdict::Ignore => MessageAcceptance::Ignore,
                         RelayVerdict::Reject => MessageAcceptance::Reject,
                     };
+                    if verdict == RelayVerdict::Used {
+                        self.swarm.behaviour_mut().metered(waiting.topic).of_use(&waiting.peer);
+                    }
                     if verdict == RelayVerdict::Accept {
                         self.swarm.behaviour_mut().slots.useful(&waiting.peer, waiting.topic, Instant::now());
                     }

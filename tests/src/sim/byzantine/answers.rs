@@ -28,6 +28,7 @@ impl World {
                 }
                 Response::Body(None)
             }
+            Response::Body(_) if self.has_strategy(index, Strategy::Announce) => return None,
             _ if !self.has_strategy(index, Strategy::LyingSync) => truth,
             Response::Status { height, hash } => {
                 let height = match self.rng.below(4) {

@@ -9,9 +9,9 @@ use causeway_chainspec::Height;
 use causeway_consensus::ChainView;
 use causeway_consensus::assemble::assemble_block;
 use causeway_node::machine::OutboundId;
-use causeway_node::wire::{Request, Topic, decode_body, encode_body};
+use causeway_node::wire::{Request, Topic, encode_announcement, encode_body};
 
-use super::twin;
+use super::{id, pushed, twin};
 use crate::sim::world::{What, World};
 
 impl World {
@@ -27,11 +27,13 @@ impl World {
             let Some(other) = twin(&block, &mut self.rng) else { return };
             let claimed = if self.rng.chance(80) { height } else { Height(height.to_u32() + 1) };
             self.lie_to_all(index, Topic::Bodies, &encode_body(claimed, &other));
+            let (Some(hash), nonce) = (id(&other), self.rng.number()) else { return };
+            self.lie_to_all(index, Topic::Bodies, &encode_announcement(claimed, hash, 1_000, nonce));
         }
         let heard = self.hosts[index].byzantine.as_ref().and_then(|liar| {
             liar.heard.iter().rev().find(|(topic, _)| *topic == Topic::Bodies).map(|(_, bytes)| bytes.clone())
         });
-        if let Some(Ok((height, block))) = heard.map(decode_body) {
+        if let Some((height, block)) = heard.as_ref().and_then(pushed) {
             let mut altered = block.to_vec();
             let place = 80 + self.rng.index(altered.len().max(81) - 80);
             if let Some(byte) = altered.get_mut(place) {

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use causeway_consensus::ChainView;
 use causeway_consensus::assemble::{assemble_block, seal};
 use causeway_consensus::bft::{Message, Proposal};
-use causeway_node::wire::{Topic, decode_body, decode_consensus, encode_body};
+use causeway_node::wire::{Topic, decode_consensus, encode_body};
 
-use super::{Strategy, sign_proposal};
+use super::{Strategy, pushed, sign_proposal};
 use crate::sim::rng::Rng;
 use crate::sim::world::World;
 
@@ -20,7 +20,7 @@ impl World {
     pub(super) fn propose_instead(&mut self, index: usize, strategy: Strategy, topic: Topic, bytes: &Bytes) -> bool {
         match topic {
             Topic::Bodies => {
-                let Ok((height, block)) = decode_body(bytes.clone()) else { return true };
+                let Some((height, block)) = pushed(bytes) else { return true };
                 let Ok(truth) = deserialize::<Block>(&block) else { return true };
                 let mut lie = truth.clone();
                 let unix = self.hosts[index].unix(self.now);

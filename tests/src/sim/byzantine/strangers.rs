@@ -10,7 +10,8 @@ use causeway_chainspec::Height;
 use causeway_consensus::ChainView;
 use causeway_consensus::bft::{Message, SignedVote, VoteType};
 use causeway_node::wire::{
-    Response, TRANSACTIONS_MAX, Topic, decode_consensus, decode_transactions, encode_body, encode_transactions,
+    BLOCK_BYTES_MAX, Response, TRANSACTIONS_MAX, Topic, decode_consensus, decode_transactions, encode_announcement,
+    encode_body, encode_transactions,
 };
 use libp2p::PeerId;
 
@@ -44,6 +45,15 @@ impl World {
         bytes
     }
 
+    /// Says that it has the block of a proposal that it has just heard of.
+    pub(in crate::sim) fn announce_unseen(&mut self, index: usize, bytes: &Bytes) {
+        let message = decode_consensus(bytes).ok().and_then(|content| Message::decode(content).ok());
+        let Some(Message::Proposal(signed)) = message else { return };
+        let (height, block, nonce) = (signed.message.height(), signed.message.block(), self.rng.number());
+        let length = u32::try_from(BLOCK_BYTES_MAX).expect("4 MB");
+        self.lie_to_all(index, Topic::Bodies, &encode_announcement(height, block, length, nonce));
+    }
+
     /// Claims the greatest height, and does not answer.
     pub(super) fn claim_and_stall(truth: &Response) -> Option<Bytes> {
         match truth {
@@ -69,7 +79,8 @@ impl World {
     /// Leaves, and comes back as a stranger: now and then, and when somebody has had enough of it.
     pub(super) fn come_back(&mut self, index: usize, strategy: Strategy) {
         let banned = self.hosts.iter().any(|host| host.bans.contains_key(&index));
-        if !banned && (strategy != Strategy::Stall || !self.rng.chance(1)) {
+        let leaves = matches!(strategy, Strategy::Stall | Strategy::Announce);
+        if !banned && (!leaves || !self.rng.chance(1)) {
             return;
         }
         self.disconnect_all(index);

@@ -4,9 +4,9 @@ use bitcoin::BlockHash;
 use bytes::Bytes;
 use causeway_chainspec::Height;
 use causeway_consensus::bft::{Message, Proposal, Vote, VoteType};
-use causeway_node::wire::{Topic, decode_body, decode_consensus, encode_body};
+use causeway_node::wire::{Topic, decode_consensus, encode_body};
 
-use super::{Strategy, id, sign_proposal, sign_vote, twin};
+use super::{Strategy, id, pushed, sign_proposal, sign_vote, twin};
 use crate::sim::world::World;
 
 impl World {
@@ -70,7 +70,7 @@ impl World {
         let liar = self.hosts[index].byzantine.as_ref()?;
         let own = liar.own.iter().filter(|(of, _)| *of == height).filter_map(|(_, bytes)| id(bytes));
         let bodies = liar.heard.iter().filter(|(topic, _)| *topic == Topic::Bodies);
-        let heard = bodies.filter_map(|(_, bytes)| decode_body(bytes.clone()).ok());
+        let heard = bodies.filter_map(|(_, bytes)| pushed(bytes));
         let heard = heard.filter(|(of, _)| *of == height).filter_map(|(_, bytes)| id(&bytes));
         let mut others: Vec<BlockHash> = own.chain(heard).filter(|other| Some(*other) != block).collect();
         others.sort_unstable();
@@ -127,7 +127,7 @@ impl World {
         let kind = if self.rng.chance(50) { VoteType::Prevote } else { VoteType::Precommit };
         let block = self.hosts[index].byzantine.as_ref().and_then(|liar| {
             let bodies = liar.heard.iter().filter(|(topic, _)| *topic == Topic::Bodies);
-            bodies.last().and_then(|(_, bytes)| id(bytes.get(4..)?))
+            bodies.last().and_then(|(_, bytes)| id(&pushed(bytes)?.1))
         });
         let block = block.filter(|_| self.rng.chance(60));
         let nonce = self.rng.number();

@@ -59,6 +59,8 @@ pub enum Scenario {
     Spam,
     /// Strangers fill the room for bodies without a proposal.
     JunkBodies,
+    /// Strangers announce every block as soon as it is proposed, and do not send it.
+    FalseAnnouncements,
     /// Strangers claim to have everything, and answer nothing, while a host has to catch up.
     StalledSync,
     /// Strangers claim to have everything, and answer with old blocks.
@@ -88,7 +90,7 @@ pub enum Scenario {
 }
 
 /// Every scenario.
-pub const SCENARIOS: [Scenario; 41] = [
+pub const SCENARIOS: [Scenario; 42] = [
     Scenario::Healthy,
     Scenario::Sizes,
     Scenario::Sparse,
@@ -117,6 +119,7 @@ pub const SCENARIOS: [Scenario; 41] = [
     Scenario::LyingSync,
     Scenario::Spam,
     Scenario::JunkBodies,
+    Scenario::FalseAnnouncements,
     Scenario::StalledSync,
     Scenario::Decoys,
     Scenario::Certificates,
@@ -164,6 +167,7 @@ impl Scenario {
             Self::LyingSync => "lying-sync",
             Self::Spam => "spam",
             Self::JunkBodies => "junk-bodies",
+            Self::FalseAnnouncements => "false-announcements",
             Self::StalledSync => "stalled-sync",
             Self::Decoys => "decoys",
             Self::Certificates => "certificates",

@@ -5,16 +5,14 @@ use std::time::Duration;
 use bitcoin::consensus::deserialize;
 use bitcoin::{OutPoint, Transaction, Txid, Witness};
 use bytes::Bytes;
-use causeway_consensus::ScriptCache;
-use causeway_consensus::bft::{LinearTimeouts, ValidatorSet};
 use libp2p::PeerId;
 
 use super::{HERE_MAX, PEER_PACKAGES_MAX, POOR_FOR, POOR_MAX};
 use crate::machine::jobs::CheckJob;
-use crate::machine::{Action, Event, GossipId, Node, Now, RelayVerdict, Report, Restart, Setup, SubmitId, Ticket};
+use crate::machine::{Action, Event, GossipId, Node, Now, RelayVerdict, Report, Setup, SubmitId, Ticket};
 use crate::mempool::snapshot::{SnapshotEntry, decode, encode};
-use crate::mempool::{NotYet, Package, PackageCheck, PackageResult, Policy, TxResult};
-use crate::testing::{Bench, COIN, START_S, bump, commitment, first_output, free_script, pay};
+use crate::mempool::{NotYet, Package, PackageCheck, PackageResult, TxResult};
+use crate::testing::{Bench, COIN, START_S, bump, commitment, first_output, pay, setup};
 use crate::wire::{Topic, decode_transactions, encode_transaction, encode_transactions};
 
 /// Longer than it takes until own transactions are sent again.
@@ -48,23 +46,7 @@ impl Alone {
 
     /// A node that had this mempool in an earlier run.
     fn after(bench: Bench, snapshot: Vec<SnapshotEntry>) -> Self {
-        let spec = &bench.chain.spec;
-        let set = ValidatorSet::new(spec.validators()).unwrap();
-        let node = Node::new(Setup {
-            chain: spec.chain_id(),
-            params: spec.params().clone(),
-            timeouts: LinearTimeouts::default(),
-            policy: Policy::default(),
-            fee_script: free_script(),
-            validators: Box::new(move |_| set.clone()),
-            tip: Arc::clone(&bench.chain.tip),
-            signer: None,
-            restart: Restart::default(),
-            scripts: Arc::new(ScriptCache::new(1_000)),
-            snapshot,
-            seed: [0; 32],
-            trusted: std::collections::BTreeSet::new(),
-        });
+        let node = Node::new(Setup { snapshot, ..setup(&bench.chain.spec, &bench.chain.tip) });
         let mut alone = Self {
             bench,
             node,

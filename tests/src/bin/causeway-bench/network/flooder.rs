@@ -354,7 +354,7 @@ impl ConnectionHandler for Streams {
 /// The name of a topic's protocol. That of bodies is gossipsub's own.
 fn protocol(plan: &Plan, topic: Topic) -> StreamProtocol {
     let name = match topic {
-        Topic::Bodies => "/meshsub/1.2.0".to_owned(),
+        Topic::Transactions => "/meshsub/1.2.0".to_owned(),
         _ => format!("{}/gossip/{}/{PROTOCOL_VERSION}/1.1.0", plan.prefix, topic.name()),
     };
     StreamProtocol::try_from_owned(name).expect("the name begins with a slash")
