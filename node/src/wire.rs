@@ -74,7 +74,7 @@ pub const RESPONSE_BYTES_MAX: usize =
 pub enum Topic {
     /// Votes, proposals and certificates of rounds.
     Consensus,
-    /// Blocks that are proposed.
+    /// Blocks that are proposed, or word of who has them.
     Bodies,
     /// Transactions for the mempool.
     Transactions,

@@ -222,7 +222,7 @@ fn a_full_block_is_within_the_rules() {
 #[test]
 fn a_block_holds_no_more_bytes_than_it_may_though_its_weight_would_permit_them() {
     let mut bench = Bench::new();
-    for fee in [3_000, 2_000, 1_000] {
+    for fee in [9_000, 6_000, 3_000] {
         let coin = bench.coin();
         bench.add(&pay_padded(&[coin], &[COIN - fee], 20_000));
     }

@@ -191,6 +191,12 @@ impl Bodies {
         Some((body, &self.announced))
     }
 
+    /// Whether a block is on its way here, and not late.
+    pub(super) fn are_awaited(&self) -> bool {
+        let missing = self.admitted.values().filter(|body| matches!(body.state, BodyState::Missing));
+        missing.filter_map(|body| body.fetches.awaited()).next().is_some()
+    }
+
     /// The block that a job judges.
     pub(super) fn by_ticket(&self, ticket: Ticket) -> Option<BlockHash> {
         let of_job = |body: &Body| matches!(body.state, BodyState::Judging { ticket: job, .. } if job == ticket);

@@ -78,7 +78,7 @@ pub(super) struct Fetches {
 
 impl Fetches {
     /// The answer that is being waited for.
-    fn awaited(&self) -> Option<&Fetch> {
+    pub(super) fn awaited(&self) -> Option<&Fetch> {
         self.open.iter().filter(|fetch| !fetch.is_late).max_by_key(|fetch| fetch.is_proven)
     }
 
@@ -262,3 +262,6 @@ impl Node {
         (*sent <= SENDINGS_MAX).then_some(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

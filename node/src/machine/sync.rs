@@ -124,6 +124,10 @@ impl Node {
         if behind < 2 && now.uptime < since + PATIENCE {
             return;
         }
+        // The next block is on its way already, as a proposal: no second time over a thin line.
+        if behind < FAR_BEHIND && self.bodies.are_awaited() && self.sync.stretches.is_empty() {
+            return;
+        }
         if behind >= FAR_BEHIND && !self.sync.reported {
             self.sync.reported = true;
             self.actions.push(Action::Report(Report::Syncing { height: self.tip.height(), target }));

@@ -278,7 +278,7 @@ impl Plan {
                 self.strangers(3, Strategy::Announce);
                 self.pushed_max = 0;
                 // Until each node has had a block of an honest one.
-                self.peg.failed_heights = Some(2);
+                self.peg.failed_heights = Some(6);
             }
             Scenario::StalledSync => {
                 self.strangers(4, Strategy::Stall);

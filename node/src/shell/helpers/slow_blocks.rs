@@ -179,11 +179,13 @@ impl Shell {
 
     /// The next verdict, and whether the block was found valid; `None` if its job was cancelled.
     fn verdict(&mut self) -> (Ticket, Option<bool>) {
-        let event = self.runtime.block_on(async { tokio::time::timeout(DEADLINE, self.results.recv()).await });
-        let (Event::Validated { ticket, verdict } | Event::Assembled { ticket, verdict }) =
-            event.expect("it comes").expect("helpers run").expect("no fault")
-        else {
-            panic!("a job of a block was asked for");
+        let (ticket, verdict) = loop {
+            let event = self.runtime.block_on(async { tokio::time::timeout(DEADLINE, self.results.recv()).await });
+            match event.expect("it comes").expect("helpers run").expect("no fault") {
+                Event::Matched { .. } => {}
+                Event::Validated { ticket, verdict } | Event::Assembled { ticket, verdict } => break (ticket, verdict),
+                _ => panic!("a job of a block was asked for"),
+            }
         };
         let valid = match verdict {
             Verdict::Valid { .. } => Some(true),

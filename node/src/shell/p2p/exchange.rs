@@ -12,7 +12,7 @@ use super::limits::Limits;
 use super::swarm::Task;
 use crate::bucket::{Bucket, Rate};
 use crate::machine::{InboundId, OutboundId, RequestFailure};
-use crate::wire::{Request, Response};
+use crate::wire::{PUSHED_BYTES_MAX, Request, Response};
 
 /// A request of this node.
 #[derive(Debug)]
@@ -30,6 +30,18 @@ struct Asking {
     channel: ResponseChannel<Response>,
     since: Instant,
 }
+
+/// An answer on its way.
+#[derive(Debug)]
+struct Answering {
+    peer: PeerId,
+    bytes: usize,
+    /// Since when it is on its way, if it is a long block of the current height, and whether the operator has named the peer.
+    body: Option<(Instant, bool)>,
+}
+
+/// How long a long block that is being sent keeps others from theirs: a reader that takes longer leaves the line to them.
+const BODY_HOLDS: Duration = Duration::from_secs(2);
 
 /// Peers whose budgets are kept.
 const BUDGETS_MAX: usize = 1_024;
@@ -52,8 +64,8 @@ pub(super) struct Exchange {
     upload: Bucket,
     asked: HashMap<OutboundRequestId, Asked>,
     asking: HashMap<InboundId, Asking>,
-    /// Bytes of answers that are on their way.
-    answering: HashMap<InboundRequestId, (PeerId, usize)>,
+    /// Answers that are on their way.
+    answering: HashMap<InboundRequestId, Answering>,
     answering_bytes: usize,
     next: u64,
 }
@@ -100,6 +112,13 @@ impl Exchange {
         uploads && self.budget(peer, now).requests.take(now, 1)
     }
 
+    /// Whether another long block may be sent to such a peer.
+    fn has_room_for_body(&self, is_named: bool, now: Instant) -> bool {
+        let bodies = self.answering.values().filter_map(|answering| answering.body);
+        let holds = |(since, named): &(Instant, bool)| *named == is_named && now.duration_since(*since) < BODY_HOLDS;
+        bodies.filter(holds).count() < self.limits.bodies_at_once
+    }
+
     /// A peer gets so many bytes.
     fn upload(&mut self, peer: PeerId, bytes: usize) {
         let now = self.began.elapsed();
@@ -131,8 +150,15 @@ impl Task {
             tracing::warn!(%peer, bytes, "an answer was not sent: too many are on their way");
             return self.asking_ends(peer);
         }
+        let is_long = matches!(&response, Response::Body(Some(block)) if block.len() > PUSHED_BYTES_MAX);
+        let (is_named, now) = (self.is_persistent(&peer), Instant::now());
+        if is_long && !self.exchange.has_room_for_body(is_named, now) {
+            tracing::debug!(%peer, "as many blocks are being sent as may be: a request was refused");
+            return self.asking_ends(peer);
+        }
         self.exchange.upload(peer, bytes);
-        self.exchange.answering.insert(request, (peer, bytes));
+        let body = is_long.then_some((now, is_named));
+        self.exchange.answering.insert(request, Answering { peer, bytes, body });
         self.exchange.answering_bytes += bytes;
         if self.swarm.behaviour_mut().requests.send_response(channel, response).is_err() {
             self.answered(request);
@@ -223,7 +249,7 @@ impl Task {
     }
 
     fn answered(&mut self, request: InboundRequestId) {
-        if let Some((peer, bytes)) = self.exchange.answering.remove(&request) {
+        if let Some(Answering { peer, bytes, .. }) = self.exchange.answering.remove(&request) {
             self.exchange.answering_bytes -= bytes;
             self.asking_ends(peer);
         }

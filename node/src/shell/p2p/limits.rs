@@ -55,6 +55,9 @@ pub struct Limits {
     pub request_burst: u32,
     /// Bytes of answers that are on their way.
     pub response_bytes: usize,
+    /// Long blocks of the current height that are being sent at once to peers that the operator has named, and so many to
+    /// others. Further ones are refused, and come back: who has one whole sends it on, while all at once have it late.
+    pub bodies_at_once: usize,
     /// KiB of blocks that one peer gets in a second, in the long run. More is refused, and it asks others.
     pub upload_per_second: u32,
     /// KiB of blocks that it gets at once, after a silence.
@@ -93,6 +96,7 @@ impl Default for Limits {
             requests_per_second: 100,
             request_burst: 200,
             response_bytes: 256 << 20,
+            bodies_at_once: 2,
             upload_per_second: 8 << 10,
             upload_burst: 64 << 10,
             upload_all_per_second: 32 << 10,

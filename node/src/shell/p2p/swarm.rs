@@ -255,6 +255,11 @@ impl Task {
         }
     }
 
+    /// Whether the operator has named a peer.
+    pub(super) fn is_persistent(&self, peer: &PeerId) -> bool {
+        self.book.is_persistent(peer)
+    }
+
     fn publish(&mut self, topic: Topic, bytes: Vec<u8>) {
         let length = bytes.len();
         if length > topic.max_bytes() {

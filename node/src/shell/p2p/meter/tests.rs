@@ -76,12 +76,12 @@ fn bytes_count_as_well() {
     let mut metered = metered(Topic::Bodies, 4, &[]);
     let mut through = 0;
     for ms in 0..10_000 {
-        if metered.lets_in(peer, 1, 4_000_000, at(ms)) {
+        if metered.lets_in(peer, 1, 65_536, at(ms)) {
             through += 1;
             metered.meter(peer, at(ms)).news.spend(at(ms), 1);
             metered.of_use(&peer);
         }
     }
-    // 96 MiB at once and 24 a second.
-    assert!((84..=92).contains(&through), "{through}");
+    // 16 MiB at once and 2 a second.
+    assert!((570..=580).contains(&through), "{through}");
 }

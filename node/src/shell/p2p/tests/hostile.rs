@@ -119,15 +119,15 @@ async fn a_message_beyond_the_bound_of_its_topic_is_dropped() {
 }
 
 #[tokio::test]
-async fn peers_say_which_bodies_they_have() {
+async fn peers_say_which_transactions_they_have() {
     let node = TestNode::start(config(1)).await;
     let mut stranger = raw(9, Says::All, &node);
     wait(&mut stranger, |event| {
-        let bodies = matches!(event, SwarmEvent::Behaviour(RawBehaviourEvent::Bodies(Event::Subscribed { .. })));
-        bodies.then_some(())
+        use RawBehaviourEvent::Transactions;
+        matches!(event, SwarmEvent::Behaviour(Transactions(Event::Subscribed { .. }))).then_some(())
     })
     .await;
-    assert_eq!(stranger.behaviour().body_protocols(), ["Gossipsub v1.2"]);
+    assert_eq!(stranger.behaviour().transaction_protocols(), ["Gossipsub v1.2"]);
 }
 
 #[tokio::test]

@@ -85,8 +85,8 @@ impl RawBehaviour {
         self.identify.as_mut().unwrap().push([to]);
     }
 
-    pub(super) fn body_protocols(&self) -> Vec<String> {
-        self.bodies.as_ref().unwrap().peer_protocol().map(|(_, kind)| kind.to_string()).collect()
+    pub(super) fn transaction_protocols(&self) -> Vec<String> {
+        self.transactions.as_ref().unwrap().peer_protocol().map(|(_, kind)| kind.to_string()).collect()
     }
 }
 
