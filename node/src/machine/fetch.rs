@@ -6,7 +6,7 @@
 //!
 //! **What a liar can do.** A peer that announces and does not send is waited for two seconds at most, and only until one
 //! announces the block that has sent some before: that one is asked at once. So strangers cost a node that knows nobody yet
-//! two seconds each, once, and a node that knows somebody nothing. One that has sent blocks and stops costs up to eight
+//! two seconds each, once, and a node that knows somebody nothing; of a block that others say is short, less. One that has sent blocks and stops costs up to eight
 //! seconds, once: it is asked after all others then. Whoever sends slowly makes the next answers due later, within these
 //! bounds. Nobody is blamed for what does not come.
 
@@ -80,6 +80,13 @@ impl Fetches {
     /// The answer that is being waited for.
     pub(super) fn awaited(&self) -> Option<&Fetch> {
         self.open.iter().filter(|fetch| !fetch.is_late).max_by_key(|fetch| fetch.is_proven)
+    }
+
+    /// Waits no longer than this for those of whom nothing is known.
+    fn hasten(&mut self, patience: Duration) {
+        for fetch in self.open.iter_mut().filter(|fetch| !fetch.is_proven && !fetch.is_late) {
+            fetch.due = fetch.due.min(fetch.since + patience);
+        }
     }
 
     /// Waits no longer for what is due. Returns whose answers these are.
@@ -161,7 +168,7 @@ impl Node {
         let fetches = &body.fetches;
         let can = |peer: &PeerId| !fetches.asked.contains(peer) && announced.bytes(peer, &hash).is_some();
         let (waits, can) = (fetches.awaited().is_some(), self.peers.iter().any(can));
-        if can {
+        if can || waits {
             self.fetch_body(now, hash);
         }
         waits || can
@@ -173,6 +180,9 @@ impl Node {
         let Some(height) = self.tip.height().next() else { return };
         let Some((body, announced)) = self.bodies.missing(&hash) else { return };
         let fetches = &mut body.fetches;
+        if let Some(least) = announced.least(&hash) {
+            fetches.hasten(self.line.patience(Some(least), false, fetches.late));
+        }
         for peer in fetches.give_up(now.uptime) {
             self.peers.body_was_late(&peer);
         }

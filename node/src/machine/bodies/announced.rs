@@ -44,6 +44,12 @@ impl Announced {
         of_peer.iter().find(|known| known.hash == *hash).map(|known| known.bytes)
     }
 
+    /// The least that anybody says that a block has in bytes.
+    pub(in crate::machine) fn least(&self, hash: &BlockHash) -> Option<u32> {
+        let known = self.by_peer.values().flatten().filter(|known| known.hash == *hash);
+        known.map(|known| known.bytes).min()
+    }
+
     /// Forgets what a peer said that is gone.
     pub(in crate::machine) fn forget(&mut self, peer: &PeerId) {
         self.by_peer.remove(peer);

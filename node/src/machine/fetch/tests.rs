@@ -231,6 +231,19 @@ fn a_stranger_that_announces_and_sends_nothing_is_not_waited_for_if_one_has_it_t
 }
 
 #[test]
+fn a_stranger_that_says_that_a_short_block_is_long_is_waited_for_no_longer() {
+    let mut site = Site::new(4);
+    let (hash, _) = site.proposed(LONG);
+    site.announce(peer(1), hash, 4_000_000);
+    assert_eq!(site.asked.pop_front().unwrap().0, peer(1));
+    site.pass(100 * MS);
+    site.announce(peer(2), hash, 300);
+    assert!(site.asked.is_empty());
+    site.pass(TRIP - 100 * MS + MS);
+    assert_eq!(site.asked.pop_front().unwrap().0, peer(2));
+}
+
+#[test]
 fn whoever_was_late_is_asked_after_all_others() {
     let mut site = Site::new(4);
     let (hash, _) = site.proposed(LONG);
