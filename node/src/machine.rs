@@ -115,7 +115,7 @@ pub struct Setup {
     pub seed: [u8; 32],
     /// Peers that the operator has named: they are never banned, nor disconnected for what they cost.
     pub trusted: BTreeSet<PeerId>,
-    /// Bytes of a block up to which it is sent to all peers unasked: [`PUSHED_BYTES_MAX`](crate::wire::PUSHED_BYTES_MAX) at
+    /// Bytes of a block up to which it is sent to all peers unasked: [`PUSHED_BYTES_MAX`] at
     /// most.
     pub pushed_max: usize,
 }

@@ -32,6 +32,8 @@ const ADMITTED_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Bodies {
     admitted: BTreeMap<BlockHash, Body>,
+    /// The block of the height before, if it came as a proposal: whoever is late still asks for it.
+    last: Option<(BlockHash, Body)>,
     /// By arrival.
     waiting: Vec<Waiting>,
     /// Whether a body had to give way in this height: one that is proposed may have been here, and not come again.
@@ -185,6 +187,12 @@ impl Bodies {
         self.admitted.get_mut(hash)
     }
 
+    /// A block that a peer asks for: a proposed one, or the last of these that became final.
+    pub(super) fn asked_for(&mut self, hash: &BlockHash) -> Option<&mut Body> {
+        let last = self.last.as_mut().filter(|(last, _)| last == hash).map(|(_, body)| body);
+        self.admitted.get_mut(hash).or(last)
+    }
+
     /// A block of which only the proposal is here, and who has announced it.
     pub(super) fn missing(&mut self, hash: &BlockHash) -> Option<(&mut Body, &Announced)> {
         let body = self.admitted.get_mut(hash).filter(|body| matches!(body.state, BodyState::Missing))?;
@@ -263,6 +271,7 @@ impl Bodies {
     /// waited in vain.
     pub(super) fn start(&mut self, next: Height, tip: BlockHash) -> Vec<Source> {
         self.crowded = false;
+        self.last = self.admitted.remove_entry(&tip);
         self.admitted.clear();
         self.announced.start(next);
         let mut sources = Vec::new();

@@ -4,12 +4,13 @@
 //! only if nobody has, and a moment later. Until the answer is due nobody else is asked: a second answer would take half
 //! of a thin line. When it is due depends on the length that was announced and on the rate at which long blocks came lately.
 //!
-//! **What a liar can do.** A peer that announces and does not send is waited for two seconds at most, and only until one
-//! announces the block that has sent some before: that one is asked at once. So strangers cost a node that knows nobody yet
-//! two seconds each, once, and a node that knows somebody nothing; of a block that others say is short, less. One that has sent blocks and stops costs up to eight
-//! seconds, once: it is asked after all others then. Whoever sends slowly makes the next answers due later, within these
-//! bounds. Nobody is blamed for what does not come.
+//! **What a liar can do.** A peer that announces and does not send is waited for two seconds at most, less if others say that
+//! the block is short, and only until one announces it that was more reliable so far ([`Reliability`]): that one is asked
+//! at once. So a stranger costs a node two seconds, once; after that it is asked when nobody else has the block. One that
+//! has sent blocks and stops costs up to eight seconds, and is like a stranger then. Whoever sends slowly makes the next
+//! answers due later, within these bounds. Nobody is blamed for what does not come.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use libp2p::PeerId;
 use super::bodies::Source;
 use super::event::{GossipId, Now, OutboundId, RequestFailure};
 use super::jobs::block_hash;
+use super::peers::Reliability;
 use super::report::Offence;
 use super::timers::Alarm;
 use super::{Asked, Node, RelayVerdict};
@@ -33,16 +35,19 @@ const AFTER: Duration = Duration::from_millis(150);
 /// How long an answer may take besides its bytes.
 const TRIP: Duration = Duration::from_millis(400);
 
+/// The same for a peer that has not sent such a block before, or not the last time.
+const TRIP_UNPROVEN: Duration = Duration::from_millis(200);
+
 /// When those are asked again who had no time for it: what they were sending has got on by then.
 const BUSY_AGAIN: Duration = Duration::from_millis(100);
 
-/// No answer is due later than this, but for what [`DOUBLINGS`] add.
+/// The bytes of an answer may take this time at most, but for what [`DOUBLINGS`] add.
 const DUE_MAX: Duration = Duration::from_secs(8);
 
-/// The same for a peer that has not sent such a block before, or not the last time.
+/// The same for a peer that is not proven.
 const DUE_MAX_UNPROVEN: Duration = Duration::from_secs(2);
 
-/// So often the time doubles for a block whose answers were not there when they were due.
+/// So often that time doubles for a block whose answers were not there when they were due.
 const DOUBLINGS: u32 = 2;
 
 /// The rate that is expected before anything has come, in bytes a second: 8 Mbit/s.
@@ -56,8 +61,10 @@ const SENDINGS_MAX: u32 = 16;
 pub(super) struct Fetch {
     id: OutboundId,
     peer: PeerId,
-    /// Whether the peer had sent such blocks before.
-    is_proven: bool,
+    /// Whether the peer has said that it has the block.
+    is_promised: bool,
+    /// What the peer was like when it was asked.
+    reliability: Reliability,
     since: Duration,
     due: Duration,
     /// Whether the answer was not here when it was due: others may be asked.
@@ -79,20 +86,24 @@ pub(super) struct Fetches {
 impl Fetches {
     /// The answer that is being waited for.
     pub(super) fn awaited(&self) -> Option<&Fetch> {
-        self.open.iter().filter(|fetch| !fetch.is_late).max_by_key(|fetch| fetch.is_proven)
+        self.open.iter().filter(|fetch| !fetch.is_late).max_by_key(|fetch| fetch.reliability)
     }
 
     /// Waits no longer than this for those of whom nothing is known.
     fn hasten(&mut self, patience: Duration) {
-        for fetch in self.open.iter_mut().filter(|fetch| !fetch.is_proven && !fetch.is_late) {
+        let unproven = |fetch: &&mut Fetch| fetch.reliability < Reliability::Proven && !fetch.is_late;
+        for fetch in self.open.iter_mut().filter(unproven) {
             fetch.due = fetch.due.min(fetch.since + patience);
         }
     }
 
-    /// Waits no longer for what is due. Returns whose answers these are.
+    /// Waits no longer for what is due. Returns who had promised it.
     fn give_up(&mut self, now: Duration) -> Vec<PeerId> {
-        let due = self.open.iter_mut().filter(|fetch| !fetch.is_late && fetch.due <= now);
-        let late: Vec<PeerId> = due.map(|fetch| (fetch.is_late = true, fetch.peer).1).collect();
+        let mut late = Vec::new();
+        for fetch in self.open.iter_mut().filter(|fetch| !fetch.is_late && fetch.due <= now) {
+            fetch.is_late = true;
+            late.extend(fetch.is_promised.then_some(fetch.peer));
+        }
         self.late = self.late.saturating_add(u32::try_from(late.len()).unwrap_or(u32::MAX));
         late
     }
@@ -129,11 +140,14 @@ impl Line {
 
     /// How long an answer of so many bytes may take: twice what it takes by itself, longer after each that was late.
     /// Of one that nobody has announced, and may be nowhere, [`TRIP`].
-    fn patience(&self, bytes: Option<u32>, is_proven: bool, late: u32) -> Duration {
+    fn patience(&self, bytes: Option<u32>, reliability: Reliability, late: u32) -> Duration {
         let Some(bytes) = bytes else { return TRIP };
-        let millis = u64::from(bytes) * 2 * 1_000 / self.bytes_per_second;
-        let most = if is_proven { DUE_MAX } else { DUE_MAX_UNPROVEN };
-        (TRIP + Duration::from_millis(millis)).min(most) * (1 << late.min(DOUBLINGS))
+        let twice = Duration::from_millis(u64::from(bytes) * 2 * 1_000 / self.bytes_per_second);
+        let (trip, most) = match reliability {
+            Reliability::Proven => (TRIP, DUE_MAX),
+            Reliability::Unknown | Reliability::Late => (TRIP_UNPROVEN, DUE_MAX_UNPROVEN),
+        };
+        trip + twice.min(most) * (1 << late.min(DOUBLINGS))
     }
 }
 
@@ -174,14 +188,13 @@ impl Node {
         waits || can
     }
 
-    /// Asks for a body that is not here, unless an answer is still to come: of a peer that has sent some before, or of any if
-    /// none of these could be asked.
+    /// Asks for a body that is not here, unless an answer is still to come of a peer that is as reliable as any that has it.
     pub(super) fn fetch_body(&mut self, now: Now, hash: BlockHash) {
         let Some(height) = self.tip.height().next() else { return };
         let Some((body, announced)) = self.bodies.missing(&hash) else { return };
         let fetches = &mut body.fetches;
         if let Some(least) = announced.least(&hash) {
-            fetches.hasten(self.line.patience(Some(least), false, fetches.late));
+            fetches.hasten(self.line.patience(Some(least), Reliability::Unknown, fetches.late));
         }
         for peer in fetches.give_up(now.uptime) {
             self.peers.body_was_late(&peer);
@@ -189,14 +202,14 @@ impl Node {
         // Every block in another order of the peers, which nobody can choose a name for.
         let order = |peer: &PeerId| sha256::Hash::hash(&[&peer.to_bytes(), &hash.to_byte_array()[..]].concat());
         let rank = |peer: &&PeerId| {
-            let (silent, unproven) = (announced.bytes(peer, &hash).is_none(), !self.peers.sends_bodies(peer));
-            (silent, unproven, self.peers.bodies_late(peer), order(peer))
+            let (silent, reliability) = (announced.bytes(peer, &hash).is_none(), self.peers.reliability(peer));
+            (silent, Reverse(reliability), self.peers.bodies_late(peer), order(peer))
         };
         let best = self.peers.iter().filter(|peer| !fetches.asked.contains(peer)).min_by_key(rank).copied();
         let bytes = best.and_then(|peer| announced.bytes(&peer, &hash));
-        let is_proven = bytes.is_some() && best.is_some_and(|peer| self.peers.sends_bodies(&peer));
+        let reliability = best.map_or(Reliability::Late, |peer| self.peers.reliability(&peer));
         if let Some(awaited) = fetches.awaited()
-            && (awaited.is_proven || !is_proven)
+            && (bytes.is_none() || awaited.reliability >= reliability)
         {
             return self.timers.set_at_latest(Alarm::FetchBody(hash), awaited.due);
         }
@@ -208,9 +221,10 @@ impl Node {
             return self.timers.set(Alarm::FetchBody(hash), now.uptime + wait);
         };
         fetches.asked.insert(peer);
-        let due = now.uptime + self.line.patience(bytes, is_proven, fetches.late);
+        let due = now.uptime + self.line.patience(bytes, reliability, fetches.late);
         let id = self.request(peer, Asked::Body { hash }, Request::Body { height, hash });
-        let fetch = Fetch { id, peer, is_proven, since: now.uptime, due, is_late: false };
+        let is_promised = bytes.is_some();
+        let fetch = Fetch { id, peer, is_promised, reliability, since: now.uptime, due, is_late: false };
         if let Some((body, _)) = self.bodies.missing(&hash) {
             body.fetches.open.push(fetch);
         }
@@ -263,9 +277,10 @@ impl Node {
         self.fetch_body(now, hash);
     }
 
-    /// The answer to a peer that asks for a body: what belongs to its header, and to each peer some times at most.
+    /// The answer to a peer that asks for a body: what belongs to its header, until the height after its own is final, and to
+    /// each peer some times at most.
     pub(super) fn body_for(&mut self, peer: PeerId, hash: &BlockHash) -> Option<Bytes> {
-        let body = self.bodies.get_mut(hash)?;
+        let body = self.bodies.asked_for(hash)?;
         let bytes = body.bytes()?.clone();
         let sent = body.sent.entry(peer).or_insert(0);
         *sent += 1;

@@ -54,6 +54,17 @@ struct Record {
     late: u32,
 }
 
+/// How likely a peer is to send a proposed block that it says it has, the least likely first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reliability {
+    /// It was asked and did not send it in time, and nothing since.
+    Late,
+    /// It was never asked, or has failed once after it had sent some.
+    Unknown,
+    /// It has sent those that it was asked for lately.
+    Proven,
+}
+
 /// What an offence led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Penalty {
@@ -171,11 +182,17 @@ impl Peers {
         self.connected.get(peer).map_or(0, |peer| peer.bodies.late)
     }
 
-    /// Whether a peer has sent proposed blocks when it was asked, the last time too. Those that the operator has named are
-    /// believed the first time.
-    pub(super) fn sends_bodies(&self, peer: &PeerId) -> bool {
-        let record = self.connected.get(peer).map(|peer| peer.bodies).unwrap_or_default();
-        record.late == 0 && (record.came > 0 || self.trusted.contains(peer))
+    /// How likely a peer is to send a proposed block that it says it has. Those that the operator has named are believed the
+    /// first time.
+    pub(super) fn reliability(&self, peer: &PeerId) -> Reliability {
+        let Record { came, late } = self.connected.get(peer).map(|peer| peer.bodies).unwrap_or_default();
+        let is_known = came > 0 || self.trusted.contains(peer);
+        match late {
+            0 if is_known => Reliability::Proven,
+            0 => Reliability::Unknown,
+            1 if is_known => Reliability::Unknown,
+            _ => Reliability::Late,
+        }
     }
 
     /// Takes note of the tip that a peer tells of.

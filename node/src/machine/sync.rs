@@ -2,7 +2,10 @@
 //!
 //! Several peers are asked for different stretches at once. What comes is applied in order: the certificate is verified
 //! against the validators of its height, the block by the whole pipeline. Whoever answers wrongly or not at all loses
-//! score, and the stretch is asked of somebody else.
+//! score, and the stretch is asked of somebody else. How many stretches are asked for at once, and how long they are, follows
+//! the line ([`window`]).
+
+mod window;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,12 +23,7 @@ use super::report::{Offence, Report};
 use super::timers::Alarm;
 use super::{Asked, Node, NodeFault};
 use crate::wire::{FinalBlock, Request};
-
-/// Blocks of a stretch.
-const STRETCH: u16 = 64;
-
-/// Stretches that are asked for or here: with answers of 8 MB at most, this bounds the memory.
-const STRETCHES_MAX: usize = 8;
+use window::{Answer, STRETCHES_MAX, Window};
 
 /// How long a peer may be one block ahead before its block is fetched: consensus is usually about to bring it.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -35,9 +33,6 @@ const FAR_BEHIND: u32 = 32;
 
 /// How often sync looks after itself.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// How long the first stretch may take until a second peer is asked for it.
-const FIRST_SLOW: Duration = Duration::from_secs(2);
 
 /// How long the engine waits for sync to go on before it starts in spite of it.
 pub(super) const SYNC_STUCK: Duration = Duration::from_secs(5);
@@ -54,12 +49,16 @@ pub(super) struct Sync {
     reported: bool,
     /// How often each peer was asked, and served.
     peers: BTreeMap<PeerId, Served>,
+    /// How much is asked for at once.
+    window: Window,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Served {
     asked: u64,
     served: u64,
+    /// Whether it took long the last time.
+    is_slow: bool,
 }
 
 #[derive(Debug)]
@@ -73,8 +72,16 @@ struct Stretch {
 #[derive(Debug)]
 enum State {
     Wanted,
-    Asked { id: OutboundId, since: Duration },
+    /// Of one peer, and then of another if that takes too long. The first answer is taken.
+    Asked(Vec<Question>),
     Here { peer: PeerId, blocks: VecDeque<FinalBlock> },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    id: OutboundId,
+    peer: PeerId,
+    since: Duration,
 }
 
 #[derive(Debug)]
@@ -90,7 +97,7 @@ impl Sync {
     pub(super) fn len(&self) -> usize {
         let here = |stretch: &Stretch| match &stretch.state {
             State::Here { blocks, .. } => blocks.len(),
-            State::Wanted | State::Asked { .. } => 0,
+            State::Wanted | State::Asked(_) => 0,
         };
         self.stretches.values().map(here).sum()
     }
@@ -164,59 +171,93 @@ impl Node {
 
     /// Covers the heights above the tip with stretches.
     fn want(&mut self, target: Height) {
-        let mut at = self.tip.height().to_u32().saturating_add(1);
+        let next = self.tip.height().to_u32().saturating_add(1);
+        let is_open = |stretch: &&Stretch| !matches!(stretch.state, State::Here { .. });
+        let mut open = self.sync.stretches.values().filter(is_open).count();
+        let mut at = next;
         while at <= target.to_u32() && self.sync.stretches.len() < STRETCHES_MAX {
             let from = Height(at);
             if let Some(stretch) = self.sync.stretches.get(&from) {
                 at = at.saturating_add(stretch.count.into());
                 continue;
             }
-            let next = self.sync.stretches.range(from..).next().map_or(u32::MAX, |(next, _)| next.to_u32());
-            let room = (next - at).min(target.to_u32() - at + 1).min(STRETCH.into());
+            // Later ones are cut when their turn comes, as long as answers are then.
+            if open >= self.sync.window.stretches() && at > next {
+                break;
+            }
+            open += 1;
+            let after = self.sync.stretches.range(from..).next().map_or(u32::MAX, |(after, _)| after.to_u32());
+            let room = (after - at).min(target.to_u32() - at + 1).min(self.sync.window.blocks().into());
             let Ok(count) = u16::try_from(room) else { break };
             self.sync.stretches.insert(from, Stretch { count, state: State::Wanted, failed: BTreeSet::new() });
             at = at.saturating_add(room);
         }
     }
 
-    /// Asks a peer that has nothing else to do for each stretch that nobody was asked for, or for too long.
+    /// Asks peers that have nothing else to do for the stretches that nobody was asked for, as far as the window allows,
+    /// and for the first if whoever was asked takes too long: everything waits for it.
     fn ask(&mut self, now: Now) {
         let busy: BTreeSet<PeerId> = self.asked_of(|asked| matches!(asked, Asked::Blocks { .. }));
         let mut free: BTreeSet<PeerId> = self.peers.iter().filter(|peer| !busy.contains(peer)).copied().collect();
-        let next = self.tip.height().next();
+        let (next, window) = (self.tip.height().next(), self.sync.window);
+        let is_asked = |stretch: &&Stretch| matches!(stretch.state, State::Asked(_));
+        let mut room = window.stretches().saturating_sub(self.sync.stretches.values().filter(is_asked).count());
         let mut wanted = Vec::new();
-        for (from, stretch) in &mut self.sync.stretches {
-            // Everything waits for the first stretch.
-            let slow = |since: Duration| Some(*from) == next && now.uptime >= since + FIRST_SLOW;
-            match stretch.state {
-                State::Asked { id, since } if slow(since) => {
-                    stretch.failed.extend(self.asked.get(&id).map(|(peer, _)| *peer));
-                    wanted.push((*from, stretch.count));
+        for (from, stretch) in &self.sync.stretches {
+            let is_first = Some(*from) == next;
+            match &stretch.state {
+                State::Asked(questions) if is_first => {
+                    let since = questions.last().map_or(Duration::ZERO, |last| last.since);
+                    if now.uptime >= since + window.patience(questions.len()) {
+                        wanted.push(*from);
+                    }
                 }
-                State::Wanted => wanted.push((*from, stretch.count)),
-                State::Asked { .. } | State::Here { .. } => {}
+                State::Wanted if is_first || room > 0 => {
+                    room = room.saturating_sub(1);
+                    wanted.push(*from);
+                }
+                State::Wanted | State::Asked(_) | State::Here { .. } => {}
             }
         }
-        for (from, count) in wanted {
-            let stretch = self.sync.stretches.get_mut(&from).expect("it was just there");
-            let has = |peer: &&PeerId| self.peers.height(peer).is_some_and(|height| height >= from);
-            if self.peers.iter().filter(has).all(|peer| stretch.failed.contains(peer)) {
-                stretch.failed.clear();
+        for from in wanted {
+            self.ask_for(now, from, &mut free);
+        }
+    }
+
+    /// Asks the best of the free peers that have it for a stretch.
+    fn ask_for(&mut self, now: Now, from: Height, free: &mut BTreeSet<PeerId>) {
+        let Sync { stretches, peers, window, .. } = &mut self.sync;
+        let Some(stretch) = stretches.get_mut(&from) else { return };
+        if let State::Asked(questions) = &stretch.state {
+            for question in questions {
+                stretch.failed.insert(question.peer);
+                peers.entry(question.peer).or_default().is_slow = true;
             }
-            // Those that have served before those that have not, and a stranger's turn comes only when they are busy.
-            let served = |peer: &PeerId| self.sync.peers.get(peer).copied().unwrap_or_default();
-            let rank = |peer: &&PeerId| {
-                let Served { asked, served } = served(peer);
-                (served == 0, Reverse(self.peers.score(peer)), asked)
-            };
-            let can = free.iter().filter(has).filter(|peer| !stretch.failed.contains(peer));
-            let Some(peer) = can.min_by_key(rank).copied() else { continue };
-            free.remove(&peer);
-            self.sync.peers.entry(peer).or_default().asked += 1;
-            let id = self.request(peer, Asked::Blocks { from }, Request::Blocks { from, count });
-            if let Some(stretch) = self.sync.stretches.get_mut(&from) {
-                stretch.state = State::Asked { id, since: now.uptime };
-            }
+        }
+        let has = |peer: &&PeerId| self.peers.height(peer).is_some_and(|height| height >= from);
+        if self.peers.iter().filter(has).all(|peer| stretch.failed.contains(peer)) {
+            stretch.failed.clear();
+        }
+        // Those that have served before those that have not, and a stranger's turn comes only when they are busy.
+        let rank = |peer: &&PeerId| {
+            let Served { asked, served, is_slow } = peers.get(peer).copied().unwrap_or_default();
+            (served == 0, is_slow, Reverse(self.peers.score(peer)), asked)
+        };
+        let can = free.iter().filter(has).filter(|peer| !stretch.failed.contains(peer));
+        let Some(peer) = can.min_by_key(rank).copied() else { return };
+        free.remove(&peer);
+        peers.entry(peer).or_default().asked += 1;
+        if matches!(stretch.state, State::Wanted) {
+            // What is cut off is a stretch of its own the next time.
+            stretch.count = stretch.count.min(window.blocks());
+        }
+        let count = stretch.count;
+        let id = self.request(peer, Asked::Blocks { from }, Request::Blocks { from, count });
+        let question = Question { id, peer, since: now.uptime };
+        let Some(stretch) = self.sync.stretches.get_mut(&from) else { return };
+        match &mut stretch.state {
+            State::Asked(questions) => questions.push(question),
+            State::Wanted | State::Here { .. } => stretch.state = State::Asked(vec![question]),
         }
     }
 
@@ -228,24 +269,30 @@ impl Node {
     /// Blocks came.
     pub(super) fn fetched(&mut self, now: Now, peer: PeerId, id: OutboundId, from: Height, blocks: Vec<FinalBlock>) {
         let Some(stretch) = self.sync.stretches.get_mut(&from) else { return };
-        if !matches!(stretch.state, State::Asked { id: asked, .. } if asked == id) {
-            return;
-        }
+        let State::Asked(questions) = &stretch.state else { return };
+        let Some(question) = questions.iter().find(|question| question.id == id).copied() else { return };
         if blocks.is_empty() || blocks.len() > usize::from(stretch.count) {
             let offence = if blocks.is_empty() { Offence::EmptyAnswer } else { Offence::LyingSync };
             self.peers.doubt(&peer, from.prev().unwrap_or(from));
             self.unserved(from, peer);
             return self.punish(now, peer, offence);
         }
-        stretch.count = u16::try_from(blocks.len()).expect("no more than were asked for");
+        let (asked, count) = (stretch.count, u16::try_from(blocks.len()).expect("no more than were asked for"));
+        let bytes = blocks.iter().map(|block| block.block.len() + block.certificate.len()).sum();
+        let took = now.uptime.saturating_sub(question.since);
+        stretch.count = count;
         stretch.state = State::Here { peer, blocks: blocks.into() };
-        self.sync.peers.entry(peer).or_default().served += 1;
+        self.sync.window.note(Answer { asked, blocks: count, bytes, took });
+        let served = self.sync.peers.entry(peer).or_default();
+        served.served += 1;
+        served.is_slow = took > window::SLOW;
     }
 
     /// Blocks did not come.
     pub(super) fn not_fetched(&mut self, now: Now, peer: PeerId, id: OutboundId, from: Height, why: RequestFailure) {
         let stretch = self.sync.stretches.get(&from);
-        if matches!(stretch, Some(Stretch { state: State::Asked { id: asked, .. }, .. }) if *asked == id) {
+        let is_of = |questions: &[Question]| questions.iter().any(|question| question.id == id);
+        if matches!(stretch, Some(Stretch { state: State::Asked(questions), .. }) if is_of(questions)) {
             self.unserved(from, peer);
         }
         // Until it tells of its tip again.
@@ -257,12 +304,17 @@ impl Node {
         }
     }
 
-    /// A stretch is wanted again, of another peer.
+    /// A peer does not serve a stretch, or has sent what is wrong: it is wanted again, unless another was asked too.
     fn unserved(&mut self, from: Height, peer: PeerId) {
-        if let Some(stretch) = self.sync.stretches.get_mut(&from) {
-            stretch.state = State::Wanted;
-            stretch.failed.insert(peer);
+        let Some(stretch) = self.sync.stretches.get_mut(&from) else { return };
+        stretch.failed.insert(peer);
+        if let State::Asked(questions) = &mut stretch.state {
+            questions.retain(|question| question.peer != peer);
+            if !questions.is_empty() {
+                return;
+            }
         }
+        stretch.state = State::Wanted;
     }
 
     /// Has the next block judged, if it is here and nothing is being committed.

@@ -102,9 +102,12 @@ impl World {
         };
         let stalling = self.plan.byzantine.iter().filter(|(_, strategies)| stalling(strategies)).count();
         let stalling = u32::try_from(stalling).expect("few");
-        let strangers = self.plan.byzantine.iter().any(|(_, strategies)| strategies.contains(&Strategy::Stall));
+        let strangers = self.plan.byzantine.iter().filter(|(_, strategies)| strategies.contains(&Strategy::Stall)).count();
+        let strangers = u32::try_from(strangers).expect("few");
         // Who is far behind does not wait for consensus to bring the next block.
-        let notice = if strangers { NOTICE_FAR + FIRST_SLOW } else { NOTICE };
+        // The third and later ones have twice the time: the line may be thin.
+        let slow = FIRST_SLOW * (strangers + strangers.saturating_sub(2));
+        let notice = if strangers > 0 { NOTICE_FAR + slow } else { NOTICE };
         notice
             + if lost { UNANSWERED } else { Duration::ZERO }
             + (UNANSWERED + SYNC_STUCK) * stalling

@@ -12,7 +12,7 @@ use causeway_consensus::InvalidBlock;
 use causeway_consensus::bft::{Key, Message, Proposal, SignedProposal, ValidatorSet};
 use libp2p::PeerId;
 
-use super::{AFTER, BUSY_AGAIN, DUE_MAX, DUE_MAX_UNPROVEN, Line, TRIP};
+use super::{AFTER, BUSY_AGAIN, DUE_MAX, DUE_MAX_UNPROVEN, Line, Reliability, TRIP, TRIP_UNPROVEN};
 use crate::machine::{
     Action, Event, GossipId, InboundId, Node, Now, Offence, OutboundId, RelayVerdict, Report, RequestFailure, Setup,
     Ticket, Verdict,
@@ -179,7 +179,7 @@ fn a_long_block_is_fetched_from_whoever_announced_it_and_from_nobody_else_until_
     // Two more have it; two seconds for a megabyte are not over.
     site.announce(peer(2), hash, LONG);
     site.announce(peer(3), hash, LONG);
-    site.pass(DUE_MAX_UNPROVEN - MS);
+    site.pass(TRIP_UNPROVEN + DUE_MAX_UNPROVEN - MS);
     assert!(site.asked.is_empty());
     site.pass(2 * MS);
     let second = site.asked.pop_front().unwrap();
@@ -239,8 +239,27 @@ fn a_stranger_that_says_that_a_short_block_is_long_is_waited_for_no_longer() {
     site.pass(100 * MS);
     site.announce(peer(2), hash, 300);
     assert!(site.asked.is_empty());
-    site.pass(TRIP - 100 * MS + MS);
+    site.pass(TRIP_UNPROVEN - 100 * MS + MS);
     assert_eq!(site.asked.pop_front().unwrap().0, peer(2));
+}
+
+#[test]
+fn a_stranger_that_was_late_is_not_waited_for_if_one_has_it_of_whom_nothing_is_known() {
+    let mut site = Site::new(4);
+    let (hash, _) = site.proposed(LONG);
+    site.announce(peer(1), hash, LONG);
+    site.pass(TRIP_UNPROVEN + DUE_MAX_UNPROVEN + MS);
+    let second = BlockHash::hash(&site.block(8, 80));
+    site.pass(Duration::from_secs(20));
+    site.asked.clear();
+    site.announce(peer(1), second, LONG);
+    let round = site.node.status().round;
+    site.propose(round, second);
+    assert_eq!(site.asked.pop_front().unwrap().0, peer(1));
+    site.announce(peer(2), second, LONG);
+    assert_eq!(site.asked.pop_front().unwrap().0, peer(2));
+    site.announce(peer(3), second, LONG);
+    assert!(site.asked.is_empty(), "that one is as good as the next");
 }
 
 #[test]
@@ -249,7 +268,7 @@ fn whoever_was_late_is_asked_after_all_others() {
     let (hash, _) = site.proposed(LONG);
     site.announce(peer(1), hash, LONG);
     assert_eq!(site.asked.pop_front().unwrap().0, peer(1));
-    site.pass(DUE_MAX_UNPROVEN + MS);
+    site.pass(TRIP_UNPROVEN + DUE_MAX_UNPROVEN + MS);
     site.asked.clear();
     let another = BlockHash::hash(&site.block(9, 80));
     for number in [1, 2, 3] {
@@ -367,17 +386,17 @@ fn a_block_that_nobody_has_proposed_is_neither_fetched_nor_passed_on() {
 #[test]
 fn an_answer_is_due_by_its_length_and_the_line() {
     let mut line = Line::default();
-    assert_eq!(line.patience(None, true, 5), TRIP);
-    assert_eq!(line.patience(Some(1_000), true, 0), TRIP + 2 * MS);
-    assert_eq!(line.patience(Some(1_000_000), true, 0), TRIP + 2_000 * MS);
-    assert_eq!(line.patience(Some(1_000_000), false, 0), DUE_MAX_UNPROVEN);
-    assert_eq!(line.patience(Some(4_000_000), true, 0), DUE_MAX);
-    assert_eq!(line.patience(Some(4_000_000), true, 1), DUE_MAX * 2);
-    assert_eq!(line.patience(Some(4_000_000), true, 100), DUE_MAX * 4);
+    assert_eq!(line.patience(None, Reliability::Proven, 5), TRIP);
+    assert_eq!(line.patience(Some(1_000), Reliability::Proven, 0), TRIP + 2 * MS);
+    assert_eq!(line.patience(Some(1_000_000), Reliability::Proven, 0), TRIP + 2_000 * MS);
+    assert_eq!(line.patience(Some(1_000_000), Reliability::Unknown, 0), TRIP_UNPROVEN + DUE_MAX_UNPROVEN);
+    assert_eq!(line.patience(Some(4_000_000), Reliability::Proven, 0), TRIP + DUE_MAX);
+    assert_eq!(line.patience(Some(4_000_000), Reliability::Proven, 1), TRIP + DUE_MAX * 2);
+    assert_eq!(line.patience(Some(4_000_000), Reliability::Proven, 100), TRIP + DUE_MAX * 4);
     // Short blocks say nothing of the line. A faster one has less patience.
     line.note(PUSHED_BYTES_MAX, Duration::from_secs(9));
-    assert_eq!(line.patience(Some(1_000_000), true, 0), TRIP + 2_000 * MS);
+    assert_eq!(line.patience(Some(1_000_000), Reliability::Proven, 0), TRIP + 2_000 * MS);
     (0..20).for_each(|_| line.note(4_000_000, Duration::from_secs(1)));
-    let patience = line.patience(Some(4_000_000), true, 0);
+    let patience = line.patience(Some(4_000_000), Reliability::Proven, 0);
     assert!((TRIP + 1_990 * MS..TRIP + 2_100 * MS).contains(&patience), "{patience:?}");
 }

@@ -8,7 +8,7 @@ use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{PeerId, identify, ping, request_response};
 
-use super::codec::Codec;
+use super::codec::{self, Codec};
 use super::gate::Gate;
 use super::gossip::{self, Lane};
 use super::limits::{Limits, Timing};
@@ -16,7 +16,7 @@ use super::meter::Metered;
 use super::names::{AGENT, Names};
 use super::peer_list::ListCodec;
 use super::slots::Slots;
-use crate::wire::Topic;
+use crate::wire::{RESPONSE_BYTES_MAX, Topic};
 
 /// Requests for lists of peers that a connection may have open at once.
 const LIST_STREAMS: usize = 2;
@@ -63,8 +63,10 @@ impl Behaviour {
             .with_hide_listen_addrs(*is_only)
             .with_cache_size(0);
         let ping = ping::Config::new().with_interval(timing.ping).with_timeout(timing.ping);
+        // The codec's deadlines are shorter: the request's, the node's for an answer, and the answer's.
+        let longest = timing.request * 2 + codec::total(timing.request, RESPONSE_BYTES_MAX);
         let requests = request_response::Config::default()
-            .with_request_timeout(timing.request)
+            .with_request_timeout(longest)
             .with_max_concurrent_streams(limits.streams);
         let lists = request_response::Config::default()
             .with_request_timeout(timing.request)
@@ -86,7 +88,7 @@ impl Behaviour {
             transactions: lane(Topic::Transactions),
             claims: lane(Topic::Claims),
             requests: request_response::Behaviour::with_codec(
-                Codec,
+                Codec { idle: timing.request },
                 [(names.requests(), ProtocolSupport::Full)],
                 requests,
             ),

@@ -1,45 +1,107 @@
 //! Requests and answers on a stream: each is all the bytes of one direction, up to its bound.
 //!
 //! A stream that ends without an answer is a refusal.
+//!
+//! **Deadlines.** A stream on which nothing moves for [`Deadlines::idle`] has failed, in both directions, and so has one that
+//! moves less than [`FLOOR`] bytes a second beyond that time. There is no bound on the whole but what follows from these:
+//! an answer of 8 MB may take four and a half minutes over a thin line. A peer that drips so slowly holds one question of
+//! this node; sync asks another peer for the same soon, and asks it last then. A peer that reads an answer so slowly holds
+//! the answer's memory; what one peer may hold is bounded (`Limits::response_bytes`).
 
 use std::io;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use libp2p::request_response;
+use tokio::time::{Instant, timeout_at};
 
 use crate::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Request, Response};
 
-/// Encodes and decodes, off the task of the network.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Codec;
+/// Bytes a second that a stream moves at least.
+const FLOOR: u32 = 32 << 10;
 
-/// Reads to the end. The memory grows with what arrives.
-///
-/// # Errors
-/// The stream fails, ends at once (`UnexpectedEof`), or brings more than `max` bytes (`InvalidData`).
-async fn read<T: AsyncRead + Unpin + Send>(stream: &mut T, max: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-    stream.take(limit).read_to_end(&mut bytes).await?;
-    match bytes.len() {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        length if length > max => Err(invalid(format!("a message of more than {max} bytes"))),
-        _ => Ok(bytes),
+/// Bytes that are read or written at once.
+const PART: usize = 32 << 10;
+
+/// How long a stream may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadlines {
+    began: Instant,
+    idle: Duration,
+}
+
+impl Deadlines {
+    fn new(idle: Duration) -> Self {
+        Self { began: Instant::now(), idle }
+    }
+
+    /// Until when the next byte has to move, after so many.
+    fn next(&self, moved: usize) -> Instant {
+        (Instant::now() + self.idle).min(self.began + total(self.idle, moved))
+    }
+}
+
+/// The longest that so many bytes may take.
+pub(super) fn total(idle: Duration, bytes: usize) -> Duration {
+    idle + Duration::from_secs(1) * u32::try_from(bytes).unwrap_or(u32::MAX) / FLOOR
+}
+
+/// Encodes and decodes, off the task of the network.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Codec {
+    /// How long nothing may move on a stream.
+    pub(super) idle: Duration,
+}
+
+impl Codec {
+    /// Reads to the end. The memory grows with what arrives.
+    ///
+    /// # Errors
+    /// The stream fails, ends at once (`UnexpectedEof`), brings more than `max` bytes (`InvalidData`), or is too slow
+    /// (`TimedOut`).
+    async fn read<T: AsyncRead + Unpin + Send>(self, stream: &mut T, max: usize) -> io::Result<Vec<u8>> {
+        let deadlines = Deadlines::new(self.idle);
+        let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+        let (mut stream, mut bytes, mut part) = (stream.take(limit), Vec::new(), vec![0; PART.min(max + 1)]);
+        loop {
+            let count = timeout_at(deadlines.next(bytes.len()), stream.read(&mut part)).await??;
+            if count == 0 {
+                break;
+            }
+            bytes.extend_from_slice(&part[..count]);
+        }
+        match bytes.len() {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            length if length > max => Err(invalid(format!("a message of more than {max} bytes"))),
+            _ => Ok(bytes),
+        }
+    }
+
+    /// Writes it all, and ends this direction.
+    ///
+    /// # Errors
+    /// The stream fails or is too slow (`TimedOut`).
+    async fn write<T: AsyncWrite + Unpin + Send>(self, stream: &mut T, bytes: &[u8], max: usize) -> io::Result<()> {
+        if bytes.len() > max {
+            return Err(invalid(format!("a message of {} bytes, at most {max}", bytes.len())));
+        }
+        let deadlines = Deadlines::new(self.idle);
+        let mut written = 0;
+        while written < bytes.len() {
+            let part = &bytes[written..bytes.len().min(written + PART)];
+            match timeout_at(deadlines.next(written), stream.write(part)).await?? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => written += count,
+            }
+        }
+        timeout_at(deadlines.next(written), stream.close()).await?
     }
 }
 
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-async fn write<T: AsyncWrite + Unpin + Send>(stream: &mut T, bytes: &[u8], max: usize) -> io::Result<()> {
-    if bytes.len() > max {
-        return Err(invalid(format!("a message of {} bytes, at most {max}", bytes.len())));
-    }
-    stream.write_all(bytes).await?;
-    stream.close().await
 }
 
 #[async_trait]
@@ -53,7 +115,7 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        match read(stream, REQUEST_BYTES_MAX).await {
+        match self.read(stream, REQUEST_BYTES_MAX).await {
             Ok(bytes) => Ok(Request::decode(&bytes).ok()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
             Err(error) => Err(error),
@@ -64,7 +126,7 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        Response::decode(read(stream, RESPONSE_BYTES_MAX).await?.into()).map_err(invalid)
+        Response::decode(self.read(stream, RESPONSE_BYTES_MAX).await?.into()).map_err(invalid)
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, stream: &mut T, request: Option<Request>) -> io::Result<()>
@@ -72,14 +134,14 @@ impl request_response::Codec for Codec {
         T: AsyncWrite + Unpin + Send,
     {
         let request = request.ok_or_else(|| invalid("no request"))?;
-        write(stream, &request.encode(), REQUEST_BYTES_MAX).await
+        self.write(stream, &request.encode(), REQUEST_BYTES_MAX).await
     }
 
     async fn write_response<T>(&mut self, _: &StreamProtocol, stream: &mut T, response: Response) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write(stream, &response.encode(), RESPONSE_BYTES_MAX).await
+        self.write(stream, &response.encode(), RESPONSE_BYTES_MAX).await
     }
 }
 

@@ -119,6 +119,15 @@ impl Exchange {
         bodies.filter(holds).count() < self.limits.bodies_at_once
     }
 
+    /// Whether an answer of so many bytes may be on its way to such a peer.
+    fn has_room_for_answer(&self, peer: PeerId, is_named: bool, bytes: usize) -> bool {
+        let all = self.limits.response_bytes;
+        let held = |answering: &&Answering| answering.peer == peer;
+        let of_peer: usize = self.answering.values().filter(held).map(|answering| answering.bytes).sum();
+        let most = if is_named { all } else { all / 4 * 3 };
+        self.answering_bytes.saturating_add(bytes) <= most && (of_peer == 0 || of_peer.saturating_add(bytes) <= all / 8)
+    }
+
     /// A peer gets so many bytes.
     fn upload(&mut self, peer: PeerId, bytes: usize) {
         let now = self.began.elapsed();
@@ -145,13 +154,13 @@ impl Task {
     /// Answers a peer.
     pub(super) fn answer(&mut self, id: InboundId, response: Response) {
         let Some(Asking { peer, request, channel, .. }) = self.exchange.asking.remove(&id) else { return };
-        let bytes = size(&response);
-        if self.exchange.answering_bytes.saturating_add(bytes) > self.limits.response_bytes {
-            tracing::warn!(%peer, bytes, "an answer was not sent: too many are on their way");
+        let (bytes, is_named) = (size(&response), self.is_persistent(&peer));
+        if !self.exchange.has_room_for_answer(peer, is_named, bytes) {
+            tracing::debug!(%peer, bytes, "an answer was not sent: too many are on their way");
             return self.asking_ends(peer);
         }
         let is_long = matches!(&response, Response::Body(Some(block)) if block.len() > PUSHED_BYTES_MAX);
-        let (is_named, now) = (self.is_persistent(&peer), Instant::now());
+        let now = Instant::now();
         if is_long && !self.exchange.has_room_for_body(is_named, now) {
             tracing::debug!(%peer, "as many blocks are being sent as may be: a request was refused");
             return self.asking_ends(peer);
@@ -287,6 +296,7 @@ fn failure(error: &OutboundFailure) -> RequestFailure {
         OutboundFailure::Timeout => RequestFailure::Timeout,
         OutboundFailure::UnsupportedProtocols => RequestFailure::Refused,
         OutboundFailure::Io(error) => match error.kind() {
+            io::ErrorKind::TimedOut => RequestFailure::Timeout,
             io::ErrorKind::InvalidData => RequestFailure::Malformed,
             io::ErrorKind::UnexpectedEof => RequestFailure::Refused,
             _ => RequestFailure::Disconnected,

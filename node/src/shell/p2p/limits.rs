@@ -53,7 +53,8 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// Requests of one peer at once, after a silence.
     pub request_burst: u32,
-    /// Bytes of answers that are on their way.
+    /// Bytes of answers that are on their way. One peer may hold an eighth of these, and all that the operator has not
+    /// named together three quarters, or a single answer: whoever reads slowly leaves room for others.
     pub response_bytes: usize,
     /// Long blocks of the current height that are being sent at once to peers that the operator has named, and so many to
     /// others. Further ones are refused, and come back: who has one whole sends it on, while all at once have it late.
@@ -125,7 +126,8 @@ pub struct Timing {
     pub handshake: Duration,
     /// A peer that has not said who it is after this long is dropped.
     pub identify: Duration,
-    /// A request without an answer after this long has failed; a request that this node does not answer is refused.
+    /// A request has failed when nothing of its answer comes for so long, and so has an answer of which nothing is taken. A
+    /// request that this node does not answer is refused after this time.
     pub request: Duration,
     /// A connection is tested this often, and dropped when two tests in a row fail.
     pub ping: Duration,
