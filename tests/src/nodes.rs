@@ -1,6 +1,7 @@
 //! A network of real node processes on loopback, driven through REST.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,14 @@ use causeway_node::devnet::bitcoind::VARIABLE;
 use causeway_node::devnet::client::{Credit, DepositAddress};
 use causeway_node::devnet::miner::Miner;
 use causeway_node::devnet::{Daemon, DevBitcoin, DevNode, Devnet, DevnetError, Process, Shape, get};
+use causeway_node::home::Home;
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::bitcoind::program as core_program;
+use crate::lines::Lines;
 use crate::wallet::{Kind, Owner, Spendable, output, spend};
 
 /// How long anything may take before a test gives up.
@@ -127,6 +132,29 @@ impl Nodes {
         let devnet = create(&directory.path().join("devnet"), &shape).expect("homes can be made");
         let running = devnet.nodes.iter().map(|_| None).collect();
         Self { devnet, spec, running, bitcoin: None, _directory: directory }
+    }
+
+    /// Puts every node behind a line of its own, before any is started: nodes `may_connect` or not, and those that may reach
+    /// each other through the relays on their lines and no other way.
+    ///
+    /// # Panics
+    /// If a home cannot be written.
+    pub fn put_behind(&self, lines: &Lines, may_connect: impl Fn(usize, usize) -> bool) {
+        let nodes = &self.devnet.nodes;
+        for (from, node) in nodes.iter().enumerate() {
+            let path = Home::at(&node.home).config();
+            let mut config = Config::load(&path).expect("the home was just made");
+            config.p2p.persistent_peers.clear();
+            config.p2p.only = (0..nodes.len())
+                .filter(|to| *to != from && may_connect(from, *to))
+                .map(|to| {
+                    let (port, peer) = port_and_peer(&nodes[to].p2p);
+                    let relay = lines.relay(from, to, (Ipv4Addr::LOCALHOST, port).into());
+                    Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(relay.port())).with(peer)
+                })
+                .collect();
+            std::fs::write(&path, config.to_toml()).expect("the home is ours");
+        }
     }
 
     /// Where the homes are.
@@ -340,6 +368,13 @@ impl Nodes {
             kind: Kind::P2wpkh,
         }
     }
+}
+
+/// The parts of a node's address.
+fn port_and_peer(address: &Multiaddr) -> (u16, Protocol<'static>) {
+    let parts: Vec<Protocol<'_>> = address.iter().collect();
+    let [_, Protocol::Tcp(port), Protocol::P2p(peer)] = parts[..] else { panic!("{address} has another form") };
+    (port, Protocol::P2p(peer))
 }
 
 /// Spends a coin to as many coins of an owner, of equal value, and pays this fee.

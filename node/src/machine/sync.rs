@@ -74,7 +74,10 @@ enum State {
     Wanted,
     /// Of one peer, and then of another if that takes too long. The first answer is taken.
     Asked(Vec<Question>),
-    Here { peer: PeerId, blocks: VecDeque<FinalBlock> },
+    Here {
+        peer: PeerId,
+        blocks: VecDeque<FinalBlock>,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -102,7 +102,8 @@ impl World {
         };
         let stalling = self.plan.byzantine.iter().filter(|(_, strategies)| stalling(strategies)).count();
         let stalling = u32::try_from(stalling).expect("few");
-        let strangers = self.plan.byzantine.iter().filter(|(_, strategies)| strategies.contains(&Strategy::Stall)).count();
+        let strangers =
+            self.plan.byzantine.iter().filter(|(_, strategies)| strategies.contains(&Strategy::Stall)).count();
         let strangers = u32::try_from(strangers).expect("few");
         // Who is far behind does not wait for consensus to bring the next block.
         // The third and later ones have twice the time: the line may be thin.

@@ -337,7 +337,7 @@ impl World {
         match report {
             Report::Round { height, round, .. } => {
                 self.stats.later_rounds += 1;
-                if honest && !self.healed {
+                if honest && self.hosts[index].key.is_some() && !self.healed {
                     self.failed_heights.insert(height);
                 }
                 let most = self.plan.peg.failed_heights.map_or(usize::MAX, |most| most as usize);

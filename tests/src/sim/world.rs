@@ -137,7 +137,7 @@ pub struct World {
     pub(super) bitcoin: Bitcoin,
     pub(super) audit: Audit,
     pub(super) stats: Stats,
-    /// Heights that an honest host saw a second round of before the healing.
+    /// Heights that an honest validator saw a second round of before the healing.
     pub(super) failed_heights: BTreeSet<Height>,
     pub(super) over: bool,
     pub(super) listener: Option<Listener>,

@@ -176,11 +176,21 @@ async fn names_of_the_operator_are_looked_up() {
     let node = node.await;
     persistent.connected(node.peer).await;
     seed.connected(node.peer).await;
-    let mut dialled: Vec<_> = node.p2p.peers().await.into_iter().map(|info| address::split(&info.address).0).collect();
     let mut expected = [persistent.address.clone(), seed.address.clone()];
-    dialled.sort();
     expected.sort();
-    assert_eq!(dialled, expected);
+    // It may hear of a connection a moment after the other.
+    let wait = async {
+        loop {
+            let peers = node.p2p.peers().await;
+            let mut dialled: Vec<_> = peers.into_iter().map(|info| address::split(&info.address).0).collect();
+            dialled.sort();
+            if dialled == expected {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, wait).await.expect("it has dialled both");
 }
 
 #[tokio::test]
