@@ -28,6 +28,7 @@ pub mod byzantine;
 mod check;
 pub mod disk;
 mod host;
+mod lines;
 mod lives;
 mod network;
 mod perform;

@@ -293,7 +293,8 @@ impl Bodies {
             }
             BodyState::Missing | BodyState::Invalid => 0,
         });
-        admitted.sum::<usize>() + self.waiting_bytes()
+        let last = self.last.as_ref().and_then(|(_, body)| body.len()).unwrap_or(0);
+        admitted.sum::<usize>() + self.waiting_bytes() + last
     }
 }
 

@@ -26,6 +26,9 @@ const SYNC_STUCK: Duration = Duration::from_secs(5);
 /// A validator that starts asks the others for their tips again after this time.
 const TIPS_AGAIN: Duration = Duration::from_secs(4);
 
+/// Until what fills thin lines when the trouble ends is through, and answers that came too late are asked for again.
+const LINES_EMPTY: Duration = Duration::from_secs(20);
+
 /// A desk looks twice a second.
 const DESK: Duration = Duration::from_millis(500);
 
@@ -58,6 +61,7 @@ impl World {
             + self.meeting()
             + self.failing_rounds()
             + self.hidden_lock()
+            + self.thin_lines()
             + if self.plan.peg.mining.is_some() { ASK_AGAIN } else { Duration::ZERO }
             + height * HEIGHTS_AFTER
     }
@@ -115,6 +119,18 @@ impl World {
             + (self.plan.work * 3) * missing
             // One question for so many blocks.
             + self.plan.delay * 2 * missing.div_ceil(32)
+    }
+
+    /// How long the bytes of the blocks take that the last host misses, beside as many others and what is sent meanwhile.
+    fn thin_lines(&self) -> Duration {
+        if self.plan.lines.is_empty() {
+            return Duration::ZERO;
+        }
+        let of_host = |host: usize| self.hosts[host].blocks.iter().map(|block| block.block.len()).sum::<usize>();
+        let most = self.honest().map(of_host).max().unwrap_or(0);
+        let takes = |host: usize| (most - of_host(host).min(most)) as f64 / self.plan.lines[host] as f64;
+        let longest = self.honest().map(takes).fold(0.0, f64::max);
+        Duration::from_secs_f64(longest * 3.0) + LINES_EMPTY + round_time(0) * HEIGHTS_AFTER
     }
 
     /// Until the tips of validators that start are confirmed.

@@ -22,6 +22,9 @@ const CARRIED_FOR: Duration = Duration::from_secs(120);
 /// How long a requester waits.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// The same where an answer may be on its way for longer.
+const ANSWER_ON_THIN_LINE_WITHIN: Duration = Duration::from_secs(60);
+
 /// Who may connect to whom, and who is.
 pub(super) struct Links {
     wanted: BTreeSet<(usize, usize)>,
@@ -187,13 +190,24 @@ impl World {
             return;
         }
         self.watch.note(self.now, from, bytes);
+        if self.lines.is_long(bytes.len()) && self.has_said_to_have(to, topic, bytes) {
+            return;
+        }
         let copies = 1 + u64::from(self.rng.chance(self.plan.faults.duplicate_percent));
         for _ in 0..copies {
             if !self.rng.chance(self.plan.faults.loss_percent) {
                 let delay = self.delay();
-                self.after(delay, What::Gossip { from, to, topic, bytes: bytes.clone() });
+                if let Some(takes) = self.lines.gossip(self.now, from, to, bytes.len()) {
+                    self.after(delay + takes, What::Gossip { from, to, topic, bytes: bytes.clone() });
+                }
             }
         }
+    }
+
+    /// Whether a host has a message, and has told its neighbours that it wants it no more, as gossipsub does with long ones.
+    fn has_said_to_have(&self, host: usize, topic: Topic, bytes: &Bytes) -> bool {
+        let carried = self.hosts[host].life.as_ref().and_then(|life| life.carried.get(&content(topic, bytes)));
+        carried.is_some_and(|at| *at + self.plan.delay < self.now)
     }
 
     fn delay(&mut self) -> Duration {
@@ -247,7 +261,8 @@ impl World {
             self.after(delay, What::Request { from, life: number, to, id, bytes });
         }
         let result = Err(RequestFailure::Timeout);
-        self.after(ANSWER_WITHIN, What::Answer { from: to, to: from, life: number, id, result });
+        let within = if self.plan.lines.is_empty() { ANSWER_WITHIN } else { ANSWER_ON_THIN_LINE_WITHIN };
+        self.after(within, What::Answer { from: to, to: from, life: number, id, result });
     }
 
     fn is_request_lost(&mut self, from: usize, to: usize) -> bool {
@@ -275,11 +290,17 @@ impl World {
         if let Response::Body(Some(block)) = &response {
             self.watch.body(block);
         }
+        if matches!(&response, Response::Body(Some(block)) if self.lines.refuses(self.now, index, block.len())) {
+            let delay = self.delay();
+            let result = Err(RequestFailure::Refused);
+            return self
+                .after(delay, What::Answer { from: index, to: asker.host, life: asker.life, id: asker.id, result });
+        }
         let bytes = match self.lie(index, response) {
             Some(bytes) if !self.is_request_lost(index, asker.host) => bytes,
             _ => return,
         };
-        let delay = self.delay();
+        let delay = self.delay() + self.lines.carry(self.now, index, asker.host, bytes.len());
         let what = What::Answer { from: index, to: asker.host, life: asker.life, id: asker.id, result: Ok(bytes) };
         self.after(delay, what);
     }

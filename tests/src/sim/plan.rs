@@ -84,6 +84,8 @@ pub struct Plan {
     pub transactions: bool,
     /// Bytes of a block up to which honest hosts send it unasked.
     pub pushed_max: usize,
+    /// Bytes a second that each host's line carries in each direction; any number if there is none.
+    pub lines: Vec<u64>,
     /// What happens on Bitcoin.
     pub peg: PegPlan,
 }
@@ -138,6 +140,7 @@ impl Plan {
             transactions: true,
             // Blocks here are short: in every other run they are announced all the same.
             pushed_max: if seed.is_multiple_of(2) { 0 } else { PUSHED_BYTES_MAX },
+            lines: Vec::new(),
             peg: PegPlan::default(),
         };
         plan.scene(&mut rng);
@@ -279,6 +282,18 @@ impl Plan {
                 self.pushed_max = 0;
                 // Until each node has had a block of an honest one.
                 self.peg.failed_heights = Some(6);
+            }
+            Scenario::ThinLines => {
+                self.powers = vec![1; 7];
+                self.full_nodes = 2;
+                self.late = vec![7];
+                self.degree = Some(2 + rng.index(2));
+                self.heights = self.heights.max(40);
+                self.interval_ms = 1_000;
+                self.pushed_max = PUSHED_BYTES_MAX;
+                // Validators, and full nodes on a quarter of that.
+                let rate = 200_000 + rng.below(300_000);
+                self.lines = (0..self.hosts()).map(|host| if host < 7 { rate } else { rate / 4 }).collect();
             }
             Scenario::StalledSync => {
                 self.strangers(4, Strategy::Stall);

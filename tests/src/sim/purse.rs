@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
+use bitcoin::script::PushBytesBuf;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use causeway_consensus::Block;
 use causeway_node::machine::{Event, SubmitId};
 use causeway_node::mempool::Reject;
@@ -14,6 +15,9 @@ use crate::wallet::{Kind, Owner, Spendable, spend};
 
 /// What every transaction pays.
 const FEE: Amount = Amount::from_sat(2_000);
+
+/// What a long transaction pays besides.
+const LONG_PAYS: Amount = Amount::from_sat(100_000);
 
 /// Coins below this are not split.
 const MIN_SPLIT: Amount = Amount::from_sat(200_000);
@@ -114,6 +118,12 @@ impl World {
         outputs[0].value += left % parts;
         // After those that are spent again.
         outputs.extend(request);
+        if !self.plan.lines.is_empty() && outputs[0].value > LONG_PAYS * 2 {
+            outputs[0].value -= LONG_PAYS;
+            let data = vec![0x5a; 30_000 + self.rng.index(60_000)];
+            let data = PushBytesBuf::try_from(data).expect("less than four gigabytes");
+            outputs.push(TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new_op_return(data) });
+        }
         let transaction = spend(&[coin], outputs);
         let txid = transaction.compute_txid();
         let made = (0_u32..).zip(&transaction.output).zip(payees).map(|((vout, output), (owner, kind))| Spendable {

@@ -19,6 +19,7 @@ use super::byzantine::Byzantine;
 use super::check::{Check, Violation};
 use super::disk::Disk;
 use super::host::Host;
+use super::lines::Lines;
 use super::network::Links;
 use super::perform::Job;
 use super::plan::Plan;
@@ -126,6 +127,7 @@ pub struct World {
     pub(super) workers: Arc<Workers>,
     pub(super) hosts: Vec<Host>,
     pub(super) links: Links,
+    pub(super) lines: Lines,
     pub(super) now: Duration,
     pub(super) healed: bool,
     queue: BTreeMap<(Duration, u64), What>,
@@ -181,6 +183,7 @@ impl World {
         let watch =
             Watch::new(plan.seed, spec.chain_id(), Arc::clone(&schedule), honest, reference, spec.params().clone());
         let links = Links::new(&plan, &mut rng);
+        let lines = Lines::new(&plan);
         let purse = Purse::new();
         let mut world = Self {
             rng,
@@ -189,6 +192,7 @@ impl World {
             workers,
             hosts,
             links,
+            lines,
             now: Duration::ZERO,
             healed: false,
             queue: BTreeMap::new(),

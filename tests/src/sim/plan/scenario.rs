@@ -61,6 +61,8 @@ pub enum Scenario {
     JunkBodies,
     /// Strangers announce every block as soon as it is proposed, and do not send it.
     FalseAnnouncements,
+    /// Long transactions, and lines that carry a few of them a second.
+    ThinLines,
     /// Strangers claim to have everything, and answer nothing, while a host has to catch up.
     StalledSync,
     /// Strangers claim to have everything, and answer with old blocks.
@@ -90,7 +92,7 @@ pub enum Scenario {
 }
 
 /// Every scenario.
-pub const SCENARIOS: [Scenario; 42] = [
+pub const SCENARIOS: [Scenario; 43] = [
     Scenario::Healthy,
     Scenario::Sizes,
     Scenario::Sparse,
@@ -120,6 +122,7 @@ pub const SCENARIOS: [Scenario; 42] = [
     Scenario::Spam,
     Scenario::JunkBodies,
     Scenario::FalseAnnouncements,
+    Scenario::ThinLines,
     Scenario::StalledSync,
     Scenario::Decoys,
     Scenario::Certificates,
@@ -168,6 +171,7 @@ impl Scenario {
             Self::Spam => "spam",
             Self::JunkBodies => "junk-bodies",
             Self::FalseAnnouncements => "false-announcements",
+            Self::ThinLines => "thin-lines",
             Self::StalledSync => "stalled-sync",
             Self::Decoys => "decoys",
             Self::Certificates => "certificates",
