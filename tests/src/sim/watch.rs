@@ -430,7 +430,10 @@ impl Watch {
                     return self.fail(now, Check::RelayAfterCheck, what);
                 };
                 let hash = block.get(..Header::SIZE).map(BlockHash::hash);
-                let is_proposed = hash.is_some_and(|hash| self.proposed.contains_key(&(height, hash)));
+                // An empty block of its own may be the same as one that came: it is about to propose it.
+                let is_its_own = |hash: &BlockHash| self.valid.get(&index).is_some_and(|valid| valid.contains(hash));
+                let is_proposed =
+                    hash.is_some_and(|hash| self.proposed.contains_key(&(height, hash)) || is_its_own(&hash));
                 let is_whole =
                     || parse_block(block.to_vec()).and_then(|block| check_block(block, &self.params)).is_ok();
                 if !is_proposed || !is_whole() {
