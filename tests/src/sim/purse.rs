@@ -120,7 +120,8 @@ impl World {
         outputs.extend(request);
         if !self.plan.lines.is_empty() && outputs[0].value > LONG_PAYS * 2 {
             outputs[0].value -= LONG_PAYS;
-            let data = vec![0x5a; 30_000 + self.rng.index(60_000)];
+            // By itself each fits into a block that is sent unasked.
+            let data = vec![0x5a; 20_000 + self.rng.index(30_000)];
             let data = PushBytesBuf::try_from(data).expect("less than four gigabytes");
             outputs.push(TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new_op_return(data) });
         }
