@@ -121,11 +121,9 @@ impl Exchange {
 
     /// Whether an answer of so many bytes may be on its way to such a peer.
     fn has_room_for_answer(&self, peer: PeerId, is_named: bool, bytes: usize) -> bool {
-        let all = self.limits.response_bytes;
         let held = |answering: &&Answering| answering.peer == peer;
-        let of_peer: usize = self.answering.values().filter(held).map(|answering| answering.bytes).sum();
-        let most = if is_named { all } else { all / 4 * 3 };
-        self.answering_bytes.saturating_add(bytes) <= most && (of_peer == 0 || of_peer.saturating_add(bytes) <= all / 8)
+        let of_peer = self.answering.values().filter(held).map(|answering| answering.bytes).sum();
+        has_room(self.limits.response_bytes, self.answering_bytes, of_peer, is_named, bytes)
     }
 
     /// A peer gets so many bytes.
@@ -271,6 +269,12 @@ impl Task {
     }
 }
 
+/// Whether so many more bytes fit into what answers may hold together, beside what they hold and what those of one peer do.
+fn has_room(max: usize, held: usize, of_peer: usize, is_named: bool, bytes: usize) -> bool {
+    let most = if is_named { max } else { max / 4 * 3 };
+    held.saturating_add(bytes) <= most && (of_peer == 0 || of_peer.saturating_add(bytes) <= max / 8)
+}
+
 /// What an answer holds in memory, about.
 fn size(response: &Response) -> usize {
     match response {
@@ -302,5 +306,31 @@ fn failure(error: &OutboundFailure) -> RequestFailure {
             _ => RequestFailure::Disconnected,
         },
         OutboundFailure::DialFailure | OutboundFailure::ConnectionClosed => RequestFailure::Disconnected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_reads_slowly_leaves_room_for_others_and_all_of_them_for_those_that_are_named() {
+        const MAX: usize = 256 << 20;
+        const ANSWER: usize = 8 << 20;
+        // Strangers that take nothing of what they ask for.
+        let (mut held, mut strangers) = (0, 0);
+        while has_room(MAX, held, 0, false, ANSWER) {
+            let mut of_peer = 0;
+            while has_room(MAX, held, of_peer, false, ANSWER) {
+                of_peer += ANSWER;
+                held += ANSWER;
+            }
+            assert_eq!(of_peer, MAX / 8);
+            strangers += 1;
+        }
+        assert_eq!((strangers, held), (6, MAX / 4 * 3));
+        assert!(has_room(MAX, held, 0, true, ANSWER));
+        // One answer is always let through, however little there is for each.
+        assert!(has_room(ANSWER * 2, 0, 0, false, ANSWER) && !has_room(ANSWER * 2, ANSWER, ANSWER, true, ANSWER));
     }
 }
