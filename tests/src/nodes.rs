@@ -134,8 +134,8 @@ impl Nodes {
         Self { devnet, spec, running, bitcoin: None, _directory: directory }
     }
 
-    /// Puts every node behind a line of its own, before any is started: nodes `may_connect` or not, and those that may reach
-    /// each other through the relays on their lines and no other way.
+    /// Puts every node behind a line of its own, before any is started. Pairs of nodes that `may_connect` reach each other
+    /// through the relays on their lines, and nobody else.
     ///
     /// # Panics
     /// If a home cannot be written.

@@ -11,6 +11,7 @@ use bitcoin::secp256k1::{SECP256K1, XOnlyPublicKey};
 use bitcoin::taproot::{LeafVersion, TaprootBuilder};
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, absolute};
+use causeway_node::config::Config;
 use causeway_tests::lines::{Lines, Shape};
 use causeway_tests::nodes::{Nodes, config, spec};
 use causeway_tests::wallet::{output, spend};
@@ -66,8 +67,7 @@ impl Long {
 /// The devnet's seven validators and two full nodes behind their lines.
 fn network() -> (Nodes, Lines) {
     let mut settings = config();
-    (settings.consensus.propose_ms, settings.consensus.prevote_ms, settings.consensus.precommit_ms) =
-        (3_000, 1_000, 1_000);
+    settings.consensus = Config::default().consensus;
     let nodes = Nodes::create_with_bitcoin(spec(VALIDATORS, 1_000), 2, settings);
     let shape = |bits_per_second| Shape { bits_per_second, delay: Duration::from_millis(30) };
     let shapes: Vec<Shape> = (0..=LATE).map(|index| shape(if index < SLOW { 50_000_000 } else { 5_000_000 })).collect();

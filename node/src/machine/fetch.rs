@@ -8,7 +8,9 @@
 //! the block is short, and only until one announces it that was more reliable so far ([`Reliability`]): that one is asked
 //! at once. So a stranger costs a node two seconds, once; after that it is asked when nobody else has the block. One that
 //! has sent blocks and stops costs up to eight seconds, and is like a stranger then. Whoever sends slowly makes the next
-//! answers due later, within these bounds. Nobody is blamed for what does not come.
+//! answers due later, within these bounds. Whoever says that a long block is short makes a node that knows nobody yet ask a
+//! second peer too early, which takes a part of its line, until one has sent it a block. Nobody is blamed for what does not
+//! come.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;

@@ -234,7 +234,10 @@ impl Node {
         if let State::Asked(questions) = &stretch.state {
             for question in questions {
                 stretch.failed.insert(question.peer);
-                peers.entry(question.peer).or_default().is_slow = true;
+                // One that is gone is forgotten.
+                if let Some(served) = peers.get_mut(&question.peer) {
+                    served.is_slow = true;
+                }
             }
         }
         let has = |peer: &&PeerId| self.peers.height(peer).is_some_and(|height| height >= from);

@@ -2,6 +2,8 @@
 //!
 //! They see what leaves a host and what it has on disk, and nothing of what a node thinks.
 
+mod relay;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use causeway_consensus::bft::{
     Address, CommitCertificate, Equivocation, LogEntry, Message, SignedTipStatement, SignedVote, ToSign, ValidatorSet,
     VoteType,
 };
-use causeway_consensus::{ChainView, ConnectedBlock, check_block, parse_block};
+use causeway_consensus::{ChainView, ConnectedBlock};
 use causeway_node::machine::blocks::CLOCK_AHEAD_MAX;
 use causeway_node::machine::jobs::ValidateJob;
 use causeway_node::machine::{Event, Offence, Verdict};
@@ -387,73 +389,6 @@ impl Watch {
         let own = host.disk.has_body(height, hash);
         if !own && !self.proposed.keys().any(|(_, block)| *block == hash) {
             self.fail(now, Check::Admission, format!("host {index} judges {hash}, which nobody has proposed"));
-        }
-    }
-
-    /// A node has something of another sent on.
-    pub(super) fn relayed(
-        &mut self,
-        now: Duration,
-        (index, from): (usize, usize),
-        tip: Height,
-        topic: Topic,
-        bytes: &Bytes,
-    ) {
-        match topic {
-            Topic::Consensus => {
-                let Ok(content) = decode_consensus(bytes) else { return };
-                if Message::decode(content).is_ok_and(|message| message.signer().is_none()) {
-                    self.relayed_certificate(now, index, from, tip);
-                }
-                let Some(set) = tip.next().map(|height| self.set(height)) else { return };
-                let chain = self.chain;
-                let key = [&tip.to_u32().to_le_bytes()[..], content].concat();
-                let is_signed = || match SignedTipStatement::decode(content) {
-                    Ok(told) => {
-                        let (digest, member) = (told.statement.digest(chain), set.get(&told.validator));
-                        member.is_some_and(|member| told.signature.verifies(&digest, member.key()))
-                    }
-                    Err(_) => Message::decode(content).is_ok_and(|message| message.is_signed(chain, &set)),
-                };
-                let signed = *self.signatures.entry(key).or_insert_with(is_signed);
-                if !signed {
-                    self.fail(
-                        now,
-                        Check::RelayAfterCheck,
-                        format!("host {index} sends on a message without signatures"),
-                    );
-                }
-            }
-            Topic::Bodies => {
-                let Some((height, block)) = pushed(bytes) else {
-                    let what = format!("host {index} sends on what another says that it has");
-                    return self.fail(now, Check::RelayAfterCheck, what);
-                };
-                let hash = block.get(..Header::SIZE).map(BlockHash::hash);
-                // An empty block of its own may be the same as one that came: it is about to propose it.
-                let is_its_own = |hash: &BlockHash| self.valid.get(&index).is_some_and(|valid| valid.contains(hash));
-                let is_proposed =
-                    hash.is_some_and(|hash| self.proposed.contains_key(&(height, hash)) || is_its_own(&hash));
-                let is_whole =
-                    || parse_block(block.to_vec()).and_then(|block| check_block(block, &self.params)).is_ok();
-                if !is_proposed || !is_whole() {
-                    let what = format!("host {index} sends on a body that nobody has proposed, or that is altered");
-                    self.fail(now, Check::RelayAfterCheck, what);
-                }
-            }
-            Topic::Transactions | Topic::Claims => {}
-        }
-    }
-
-    /// Certificates that everybody can put together are not sent on in any number.
-    fn relayed_certificate(&mut self, now: Duration, index: usize, from: usize, tip: Height) {
-        let since = now.saturating_sub(self.since.get(&index).copied().unwrap_or_default());
-        let max = 128 + 16 * usize::try_from(since.as_secs()).unwrap_or(usize::MAX);
-        let count = self.certificates.entry((tip, index, from)).or_insert(0);
-        *count += 1;
-        if *count > max {
-            let what = format!("host {index} sends on {count} certificates of host {from} in a height, at most {max}");
-            self.fail(now, Check::BoundedQueues, what);
         }
     }
 

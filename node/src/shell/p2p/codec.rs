@@ -27,7 +27,7 @@ const PART: usize = 32 << 10;
 
 /// How long a stream may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Deadlines {
+struct Deadlines {
     began: Instant,
     idle: Duration,
 }

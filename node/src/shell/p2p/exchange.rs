@@ -272,17 +272,21 @@ impl Task {
 /// Whether so many more bytes fit into what answers may hold together, beside what they hold and what those of one peer do.
 fn has_room(max: usize, held: usize, of_peer: usize, is_named: bool, bytes: usize) -> bool {
     let most = if is_named { max } else { max / 4 * 3 };
-    held.saturating_add(bytes) <= most && (of_peer == 0 || of_peer.saturating_add(bytes) <= max / 8)
+    // What says that there is nothing holds nothing: whoever fills the rest keeps nobody from asking for tips.
+    bytes <= EMPTY || held.saturating_add(bytes) <= most && (of_peer == 0 || of_peer.saturating_add(bytes) <= max / 8)
 }
+
+/// Bytes that an answer without blocks holds, about.
+const EMPTY: usize = 64;
 
 /// What an answer holds in memory, about.
 fn size(response: &Response) -> usize {
     match response {
-        Response::Status { .. } | Response::Body(None) => 64,
+        Response::Status { .. } | Response::Body(None) => EMPTY,
         Response::Blocks(blocks) => {
-            64 + blocks.iter().map(|block| block.certificate.len() + block.block.len()).sum::<usize>()
+            EMPTY + blocks.iter().map(|block| block.certificate.len() + block.block.len()).sum::<usize>()
         }
-        Response::Body(Some(block)) => 64 + block.len(),
+        Response::Body(Some(block)) => EMPTY + block.len(),
     }
 }
 
@@ -330,6 +334,7 @@ mod tests {
         }
         assert_eq!((strangers, held), (6, MAX / 4 * 3));
         assert!(has_room(MAX, held, 0, true, ANSWER));
+        assert!(has_room(MAX, held, MAX / 8, false, EMPTY), "a tip is always told");
         // One answer is always let through, however little there is for each.
         assert!(has_room(ANSWER * 2, 0, 0, false, ANSWER) && !has_room(ANSWER * 2, ANSWER, ANSWER, true, ANSWER));
     }
